@@ -1,0 +1,1 @@
+"""Field protocols: one folder each, of the same shape (see ARCHITECTURE.md)."""

@@ -1,0 +1,1 @@
+"""The pure rule core: arrays in, arrays out. No I/O, no clock."""

@@ -1,0 +1,1 @@
+"""Rule kinds: one file each, found by entry point."""

@@ -1,0 +1,1 @@
+"""See ARCHITECTURE.md for the place of this package on the road."""

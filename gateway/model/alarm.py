@@ -1,0 +1,126 @@
+"""Alarms and their transitions, as every consumer sees them.
+
+The flags are orthogonal and the display state is derived from them (see
+`alarm_rules/lifecycle.py`, which owns the transitions; nothing here decides anything). An event's
+identity is `(alarm_key, occ_no, seq)`: publishers may repeat an event, consumers drop what they
+have seen. Times are UTC nanoseconds of the event, not of its processing, except `recorded_time_ns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gateway.model.rule import Citation, Priority
+
+
+class AlarmState(StrEnum):
+    """The derived display state."""
+
+    NORMAL = "NORM"
+    UNACKNOWLEDGED = "UNACK"
+    ACKNOWLEDGED = "ACKED"
+    RETURNED_UNACKNOWLEDGED = "RTNUN"
+    LATCHED_UNACKNOWLEDGED = "LATCU"
+    LATCHED_ACKNOWLEDGED = "LATCA"
+    SHELVED = "SHLVD"
+    SUPPRESSED = "DSUPR"
+    OUT_OF_SERVICE = "OOSRV"
+    DISABLED = "DISAB"
+
+
+class Transition(StrEnum):
+    """What happened to an alarm: the events of the life cycle."""
+
+    ACTIVATED = "ACT"
+    RETURNED = "RTN"
+    ESCALATED = "ESC"
+    DEESCALATED = "DEESC"
+    ACKNOWLEDGED = "ACK"
+    RESET = "RST"
+    SHELVED = "SHV"
+    SHELVED_ONCE = "SH1"
+    UNSHELVED = "UNS"
+    SHELF_EXPIRED = "EXP"
+    SUPPRESSED = "SUP"
+    UNSUPPRESSED = "UNP"
+    OUT_OF_SERVICE = "OOS"
+    RETURNED_TO_SERVICE = "RTS"
+    REALARMED = "REA"
+    DISABLED = "DIS"
+    ENABLED = "ENA"
+    COMMENTED = "CMT"
+    HISTORICAL = "HIST"  # an occurrence found in late data: recorded, never annunciated
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The live row of one alarm key: everything a screen or a retained topic shows."""
+
+    alarm_key: str
+    rule_id: str
+    rule_kind: str
+    target: str  # the point, device, area or adapter it is about
+    point_id: str  # the point whose sample decided, "" if none did
+    priority: Priority
+    # --- flags
+    active: bool = False
+    acknowledged: bool = True
+    latched: bool = False
+    shelved: str = ""  # "", "timed" or "oneshot"
+    suppressed_by: tuple[str, ...] = ()
+    out_of_service: bool = False
+    enabled: bool = True
+    open: bool = False  # an occurrence asks for attention
+    shown: bool = False  # this occurrence was annunciated at least once
+    state: AlarmState = AlarmState.NORMAL
+    # --- what and why
+    level: str = ""  # HH, H, L, LL, OFFLINE, … of the condition
+    scheme: str = ""
+    scheme_level: str = ""
+    value: float | None = None  # at activation
+    peak: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    quality: int = 0
+    name: Mapping[str, str] = field(default_factory=dict)
+    action: Mapping[str, str] = field(default_factory=dict)
+    location: str = ""
+    area: str = ""
+    citation: Citation = Citation()
+    rule_version: str = ""
+    # --- identity and times
+    occ_no: int = 0
+    seq: int = 0
+    epoch: int = 0
+    gseq: int = 0
+    condition_time_ns: int | None = None  # the raw condition began
+    active_time_ns: int | None = None  # condition + on-delay
+    return_time_ns: int | None = None
+    acknowledged_time_ns: int | None = None
+    acknowledged_by: str = ""
+    comment: str = ""
+    shelved_until_ns: int | None = None
+    reactivation_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmEvent:
+    """One transition as journalled and published, with the row as it stood right after it."""
+
+    transition: Transition
+    alarm: Alarm  # the state after the transition; carries key, occ_no, seq and gseq
+    time_ns: int  # when it happened, in event time
+    recorded_time_ns: int  # when the gateway found out
+    from_state: AlarmState
+    annunciate: bool  # sound and notify: only what a person may see now
+    value: float | None = None
+    limit: float | None = None
+    actor: str = ""  # "" for the process itself
+    comment: str = ""
+    late: bool = False
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        return (self.alarm.alarm_key, self.alarm.occ_no, self.alarm.seq)
