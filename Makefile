@@ -1,40 +1,45 @@
 # One list of commands. `make demo` and `make test` work on a fresh Debian machine with Python 3.11.
-PY ?= python3
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-SECONDS ?= 60
+ARGS ?=
+KILLS ?= 100
 
-.PHONY: install demo test check bench format clean servers
+.PHONY: install demo test check bench kill format clean
 
-install: $(STAMP)
+install: $(VENV)/.runtime
 
-$(VENV)/bin/python:
-	@sh deploy/bootstrap.sh venv $(PY) $(VENV)
+$(BIN)/python:
+	@sh deploy/bootstrap.sh venv $(PYTHON) $(VENV)
 
-$(STAMP): $(VENV)/bin/python pyproject.toml package.json package-lock.json
-	@sh deploy/bootstrap.sh install $(VENV)
+$(VENV)/.runtime: $(BIN)/python pyproject.toml package.json package-lock.json
+	@sh deploy/bootstrap.sh runtime $(VENV)
 	@touch $@
 
-demo: $(STAMP)
+$(VENV)/.dev: $(VENV)/.runtime pyproject.toml
+	@sh deploy/bootstrap.sh dev $(VENV)
+	@touch $@
+
+demo: $(VENV)/.runtime        ## simulators, gateway, broker and console in one
 	@$(BIN)/hazard-gateway demo $(ARGS)
 
-servers:
+test: $(VENV)/.dev check      ## everything, against real servers
 	@sh deploy/bootstrap.sh servers
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term:skip-covered $(ARGS)
 
-test: $(STAMP) servers check
-	@sh deploy/bootstrap.sh test $(VENV)
-
-check: $(STAMP)
+check: $(VENV)/.dev           ## lint, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)
-	@$(BIN)/hazard-gateway bench pipeline
+bench: $(VENV)/.runtime       ## figures with the machine's own limit beside them
+	@$(BIN)/hazard-gateway bench pipeline $(ARGS)
 
-format: $(STAMP)
+kill: $(VENV)/.dev            ## kill -9 under load, KILLS times (default 100)
+	@KILLS=$(KILLS) $(BIN)/python -m pytest tests/system/test_kill.py -s $(ARGS)
+
+format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:
