@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from gateway.contract.adapter import Counters, LinkStatus
+from gateway.contract.history import History
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
 from gateway.model.point import PointTable
@@ -58,6 +59,11 @@ class SinkContext:
 
 class SampleSink(Protocol):
     """Takes batches from the spool."""
+
+    @property
+    def history(self) -> History | None:
+        """Reading back from the same store, usable between open and close; None if it cannot."""
+        ...
 
     async def open(self) -> None:
         """Connect or create. Raises Unavailable, Refused or ConfigError."""
@@ -102,5 +108,4 @@ class SinkKind:
     config: type[BaseModel]
     build_samples: Callable[[Any, SinkContext], SampleSink] | None = None
     build_alarms: Callable[[Any, SinkContext], AlarmSink] | None = None
-    build_history: Callable[[Any, SinkContext], Any] | None = None  # gateway.history.History
     extra: str = ""

@@ -1,1 +1,1 @@
-"""See ARCHITECTURE.md for the place of this package on the road."""
+"""Ways out: one folder each. `repeats.py` is what stores share: new samples or repeats."""

@@ -1,0 +1,20 @@
+"""The embedded history store: nothing to install, one process, one file (decision 0004)."""
+
+from __future__ import annotations
+
+from gateway.contract.sink import SampleSink, SinkContext, SinkKind
+from gateway.sinks.duckdb.config import DuckdbConfig
+
+
+def _build(config: DuckdbConfig, context: SinkContext) -> SampleSink:
+    from gateway.sinks.duckdb.sink import DuckdbSink  # noqa: PLC0415 - loads the engine
+
+    return DuckdbSink(config, context)
+
+
+KIND = SinkKind(
+    name="duckdb",
+    summary="embedded history store (DuckDB): every sample once, read back in milliseconds",
+    config=DuckdbConfig,
+    build_samples=_build,
+)

@@ -1,0 +1,1 @@
+"""Contract checks and fakes: shipped for plugin authors, never imported at run time."""
