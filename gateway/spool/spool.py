@@ -1,0 +1,648 @@
+"""The durable log of batches, with a cursor for each consumer.
+
+    directory/
+      spool.lock                      one process at a time
+      positions                       where every consumer is (positions.py)
+      00000000000000000000.segment    rows [0, …), see segment.py; -wal and -shm beside the newest
+      00000000000001048576.segment
+      quarantine/                     copies of damaged files, and files that are not ours
+
+    rows:   forgotten | oldest ……… committed ……… position ……… head | pending
+                        └ kept until every cursor committed ┘        └ not acknowledged yet
+
+An offset is a row number, int64, given once and never to another row. `append` returns when its
+rows are synced; a crash at any instant loses nothing that was acknowledged. After a crash a
+consumer gets what it had not committed again, in the same order.
+
+Damage costs the records it hits. They are skipped, counted in `stats()`, and a copy of the file is
+kept; the start is refused only for a second process, a newer format, or a directory that cannot be
+written. The surprising part: after damage to the newest segment the next row's number is far ahead,
+because numbers handed out for rows nobody can see any more must not come again.
+
+A cursor that exists keeps its rows: a consumer that is gone for good is removed with `drop_cursor`,
+and until the first cursor exists nothing is ever forgotten.
+
+Not here: what to do when full, retries, alarms (the journal has its own file).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.model.batch import Batch
+from gateway.model.errors import SpoolFull, StorageFault
+from gateway.spool import record
+from gateway.spool.catalog import Catalog, Segment
+from gateway.spool.disk import Disk
+from gateway.spool.options import SpoolOptions
+from gateway.spool.positions import Positions
+from gateway.spool.quarantine import Quarantine
+from gateway.spool.recovery import Recovered, open_salvage, recover
+from gateway.spool.segment import DamagedSegment, SegmentReader
+from gateway.spool.tail import Tail
+from gateway.spool.writer import AppendJob, CursorJob, Job, SealJob, Waiter, Writer
+
+__all__ = ["Chunk", "Cursor", "Spool", "SpoolOptions", "SpoolStats"]
+
+_ROW_OVERHEAD_BYTES = 64  # SQLite's own for one row, generously
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows [start, end) of the log."""
+
+    start: int
+    end: int
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class SpoolStats:
+    """Figures for the status page. Counts are since the spool was opened."""
+
+    head: int
+    oldest: int
+    depth: Mapping[str, int]  # rows not committed yet, by consumer
+    pending_rows: int  # accepted, not durable yet
+    bytes_on_disk: int
+    bytes_max: int
+    segments: int
+    tail_rows: int
+    commits: int
+    last_commit_s: float
+    longest_commit_s: float
+    commit_window_s: float
+    fault: str  # "" while healthy; else why nothing is accepted any more
+    lost_rows: int
+    damaged_segments: int
+    foreign_files: int
+    quarantined_files: int
+    cursors_reset: int
+
+
+class _LoopWaiter:
+    """Someone who awaits. `done` is called in the writer thread; the loop is told by the spool."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[int]) -> None:
+        self.future = future
+
+    def done(self, outcome: int | Exception) -> None:
+        """In the loop's thread."""
+        if self.future.done():
+            return  # cancelled meanwhile; the rows are written all the same
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+class _ThreadWaiter:
+    """Someone who blocks a thread."""
+
+    __slots__ = ("_event", "_outcome")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._outcome: int | Exception = 0
+
+    def done(self, outcome: int | Exception) -> None:
+        self._outcome = outcome
+        self._event.set()
+
+    def wait(self) -> int:
+        self._event.wait()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+class Spool:
+    """One open spool. Appends come from one event loop, or from threads through `append_now`."""
+
+    def __init__(
+        self, directory: Path, options: SpoolOptions, disk: Disk, lock_descriptor: int
+    ) -> None:
+        """Use `open`."""
+        self.directory = directory
+        self.options = options
+        self._disk = disk
+        self._lock_descriptor = lock_descriptor
+        self._catalog = Catalog()
+        self._quarantine = Quarantine(directory / "quarantine", disk)
+        self._positions = Positions(directory / "positions", disk)
+        try:
+            recovered = self._recover()
+        except BaseException:
+            self._positions.close()
+            raise
+        self._tail = Tail(options.tail_rows_max)
+        self._cursors: dict[str, Cursor] = {}
+        self._room = threading.Condition()  # guards the two figures below
+        self._pending_rows = 0
+        self._pending_bytes = 0
+        self._queue_for_room: deque[tuple[asyncio.Future[None], int, int]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._damage_lock = threading.Lock()
+        self._closed = False
+        self._writer = Writer(
+            directory,
+            options,
+            disk=disk,
+            catalog=self._catalog,
+            positions=self._positions,
+            recovered=recovered,
+            tail=self._tail,
+            on_group=self._after_group,
+        )
+
+    @classmethod
+    def open(
+        cls, directory: Path, options: SpoolOptions | None = None, *, disk: Disk | None = None
+    ) -> Spool:
+        """Open, recover, and lock. Raises StorageFault when another process has it open, when a
+        newer version wrote it, or when the directory cannot be written."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(
+                directory / "spool.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640
+            )
+        except OSError as error:
+            raise StorageFault(f"{directory}: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return cls(directory, options or SpoolOptions(), disk or Disk(), descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise StorageFault(f"{directory}: open in another process or twice in this") from None
+        except (OSError, sqlite3.Error) as error:
+            os.close(descriptor)
+            raise StorageFault(f"{directory}: {error}") from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _recover(self) -> Recovered:
+        positions = self._positions
+        recovered = recover(
+            self.directory,
+            positions.state,
+            disk=self._disk,
+            catalog=self._catalog,
+            quarantine=self._quarantine,
+        )
+        if positions.damaged or (positions.missing and len(self._catalog)):
+            self._catalog.damage.cursors_reset += 1
+        if not recovered.spool_id:
+            recovered = replace(recovered, spool_id=uuid.uuid4().hex)
+        oldest = self._catalog.oldest
+        forgotten = max(positions.state.forgotten, oldest or 0)
+        positions.write_twice(spool_id=recovered.spool_id, head=recovered.head, forgotten=forgotten)
+        self._disk.sync_directory(self.directory)
+        return recovered
+
+    # --- figures
+
+    @property
+    def head(self) -> int:
+        """The row number behind the newest durable row."""
+        return self._writer.progress.head
+
+    @property
+    def oldest(self) -> int:
+        """The oldest row kept; `head` when there is none."""
+        oldest = self._catalog.oldest
+        return self.head if oldest is None else oldest
+
+    @property
+    def fault(self) -> StorageFault | None:
+        """Why nothing is accepted any more, until the spool is opened again."""
+        return self._writer.progress.fault
+
+    def stats(self) -> SpoolStats:
+        """Figures as of now; no I/O."""
+        progress, damage, head = self._writer.progress, self._catalog.damage, self.head
+        committed = self._positions.state.cursors
+        return SpoolStats(
+            head=head,
+            oldest=self.oldest,
+            depth={name: head - max(at, self.oldest) for name, at in committed.items()},
+            pending_rows=self._pending_rows,
+            bytes_on_disk=self._catalog.size_bytes,
+            bytes_max=self.options.bytes_max,
+            segments=len(self._catalog),
+            tail_rows=self._tail.end - self._tail.first,
+            commits=progress.commits,
+            last_commit_s=progress.last_commit_s,
+            longest_commit_s=progress.longest_commit_s,
+            commit_window_s=self.options.commit_window_s,
+            fault=str(progress.fault or ""),
+            lost_rows=damage.lost_rows,
+            damaged_segments=damage.damaged_segments,
+            foreign_files=damage.foreign_files,
+            quarantined_files=damage.quarantined_files,
+            cursors_reset=damage.cursors_reset,
+        )
+
+    # --- appending
+
+    async def append(self, batch: Batch) -> int:
+        """Make `batch` durable; its end offset. Waits for room, in the order of arrival.
+
+        Raises SpoolFull when the byte budget is spent, StorageFault when the disk failed or the
+        spool is closed. In both cases the rows may not be acknowledged to anyone. When the call is
+        cancelled the rows may or may not be written.
+        """
+        self._check_usable()
+        rows, size = len(batch), _disk_bytes(batch)
+        if rows == 0:
+            return self.head
+        loop = self._loop = asyncio.get_running_loop()
+        if self._queue_for_room or not self._reserve(rows, size):
+            await self._wait_for_room(rows, size)
+        future: asyncio.Future[int] = loop.create_future()
+        self._submit(AppendJob((batch,), rows, size, _LoopWaiter(future)))
+        return await future
+
+    def append_now(self, batches: Sequence[Batch]) -> int:
+        """Make all of `batches` durable with one commit; their end offset. Blocks the thread.
+
+        Raises SpoolFull and StorageFault as `append` does.
+        """
+        self._check_usable()
+        filled = tuple(batch for batch in batches if len(batch))
+        rows, size = sum(map(len, filled)), sum(map(_disk_bytes, filled))
+        if rows == 0:
+            return self.head
+        with self._room:
+            while not self._reserve(rows, size):
+                self._room.wait()
+                self._check_usable()
+        waiter = _ThreadWaiter()
+        self._submit(AppendJob(filled, rows, size, waiter))
+        return waiter.wait()
+
+    def _submit(self, job: AppendJob) -> None:
+        try:
+            self._writer.put(job)
+        except StorageFault:
+            self._release(job.rows, job.size_bytes)
+            raise
+
+    def _reserve(self, rows: int, size: int) -> bool:
+        """Take room for `rows` if there is some. Raises SpoolFull when the budget is spent."""
+        with self._room:
+            spent = self._catalog.size_bytes + self._pending_bytes
+            if spent + size > self.options.bytes_max:
+                raise SpoolFull(
+                    f"{self.directory}: {spent} of {self.options.bytes_max} bytes are in use"
+                )
+            if self._pending_rows and self._pending_rows + rows > self.options.pending_rows_max:
+                return False
+            self._pending_rows += rows
+            self._pending_bytes += size
+            return True
+
+    def _release(self, rows: int, size: int) -> None:
+        with self._room:
+            self._pending_rows -= rows
+            self._pending_bytes -= size
+            self._room.notify_all()
+
+    async def _wait_for_room(self, rows: int, size: int) -> None:
+        """Returns with the room reserved."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ticket = (turn, rows, size)
+        self._queue_for_room.append(ticket)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if ticket in self._queue_for_room:
+                self._queue_for_room.remove(ticket)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release(rows, size)
+            self._give_room()
+            raise
+
+    def _give_room(self) -> None:
+        """In the loop: let in whoever waits, in order, as far as there is room."""
+        while self._queue_for_room:
+            turn, rows, size = self._queue_for_room[0]
+            if not turn.done():
+                try:
+                    self._check_usable()
+                    if not self._reserve(rows, size):
+                        return
+                    turn.set_result(None)
+                except (StorageFault, SpoolFull) as error:
+                    turn.set_exception(error)
+            self._queue_for_room.popleft()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StorageFault(f"{self.directory}: the spool is closed")
+        if self.fault is not None:
+            raise StorageFault(str(self.fault))
+
+    # --- after a group, in the writer thread
+
+    def _after_group(
+        self, jobs: Sequence[Job], told: Sequence[tuple[Waiter, int | Exception]]
+    ) -> None:
+        appends = [job for job in jobs if isinstance(job, AppendJob)]
+        self._release(sum(j.rows for j in appends), sum(j.size_bytes for j in appends))
+        in_loop = []
+        for waiter, outcome in told:
+            if isinstance(waiter, _LoopWaiter):
+                in_loop.append((waiter, outcome))
+            else:
+                waiter.done(outcome)
+        self._call_loop(in_loop)
+
+    def _call_loop(self, told: Sequence[tuple[_LoopWaiter, int | Exception]]) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed between the question and the call
+                loop.call_soon_threadsafe(self._in_loop, told)
+
+    def _in_loop(self, told: Sequence[tuple[_LoopWaiter, int | Exception]]) -> None:
+        for waiter, outcome in told:
+            waiter.done(outcome)
+        self._give_room()
+        sleepers, self._sleepers = self._sleepers, set()
+        for sleeper in sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+    async def _news(self, beyond: int) -> None:
+        """Returns when rows beyond `beyond` may have become durable. Raises StorageFault."""
+        self._loop = asyncio.get_running_loop()
+        sleeper: asyncio.Future[None] = self._loop.create_future()
+        self._sleepers.add(sleeper)
+        try:
+            if self.head > beyond:  # asked after being on the list, so that none is missed
+                return
+            if self._closed:
+                raise StorageFault(f"{self.directory}: the spool is closed")
+            await sleeper
+        finally:
+            self._sleepers.discard(sleeper)
+
+    # --- consumers
+
+    def cursor(self, name: str) -> Cursor:
+        """The consumer's cursor; a new consumer begins at the oldest row kept, durably.
+
+        Raises StorageFault when that cannot be written.
+        """
+        cursor = self._cursors.get(name)
+        if cursor is None:
+            self._check_usable()
+            committed = self._positions.state.cursors.get(name)
+            if committed is None:
+                committed = self.oldest
+                self._set_cursor(name, committed)
+            cursor = self._cursors[name] = Cursor(self, name, max(committed, self.oldest))
+        return cursor
+
+    def drop_cursor(self, name: str) -> None:
+        """Forget a consumer for good: its rows are kept for it no longer. Raises StorageFault."""
+        cursor = self._cursors.pop(name, None)
+        if cursor is not None:
+            cursor.close()
+        if name in self._positions.state.cursors:
+            self._set_cursor(name, None)
+
+    def cursor_names(self) -> list[str]:
+        """Every consumer whose position is kept, in use or not."""
+        return sorted(self._positions.state.cursors)
+
+    def _set_cursor(self, name: str, offset: int | None) -> None:
+        waiter = _ThreadWaiter()
+        self._writer.put(CursorJob(name, offset, waiter))
+        waiter.wait()
+
+    async def _set_cursor_async(self, name: str, offset: int) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
+        self._writer.put(CursorJob(name, offset, _LoopWaiter(future)))
+        await future
+
+    def _mark_damaged(self, segment: Segment) -> None:
+        """Have `segment` read by salvage from now on. Raises StorageFault when it cannot be."""
+        if not segment.sealed and segment.salvage is None:
+            waiter = _ThreadWaiter()
+            self._writer.put(SealJob(waiter))
+            waiter.wait()
+        with self._damage_lock:
+            try:
+                open_salvage(segment, self._catalog, self._quarantine)
+            except OSError as error:
+                raise StorageFault(f"{segment.path}: {error}") from error
+
+    # --- closing
+
+    async def close(self) -> None:
+        """Write what was accepted, seal, and let go. Callers still waiting for room are refused."""
+        self._closed = True
+        self._give_room()
+        await asyncio.to_thread(self.close_now)
+        self._in_loop(())
+
+    def close_now(self) -> None:
+        """As `close`, blocking. Never raises for a spool that has failed."""
+        self._closed = True
+        if self._lock_descriptor < 0:
+            return
+        with self._room:
+            self._room.notify_all()
+        self._writer.stop()
+        for cursor in self._cursors.values():
+            cursor.close()
+        self._positions.close()
+        descriptor, self._lock_descriptor = self._lock_descriptor, -1
+        os.close(descriptor)
+
+
+class Cursor:
+    """One consumer's place in the log. Used by one task at a time.
+
+    committed ≤ position ≤ head: `read` and `next` move the position, `commit` makes it durable.
+    """
+
+    def __init__(self, spool: Spool, name: str, committed: int) -> None:
+        """Use `Spool.cursor`."""
+        self.name = name
+        self.position = committed
+        self.committed = committed
+        self._spool = spool
+        self._lock = threading.Lock()  # a cancelled `next` leaves its thread reading
+        self._segment: Segment | None = None
+        self._reader: SegmentReader | None = None
+        self._last: tuple[int, Batch] | None = None  # the record read last: often only a part fits
+
+    @property
+    def depth(self) -> int:
+        """Durable rows not read yet; lost ones among them are skipped without being read."""
+        return self._spool.head - self.position
+
+    def read(self, rows_max: int) -> Chunk | None:
+        """The next rows, at most `rows_max`; None when nothing is new. May read the disk.
+
+        Raises StorageFault when the disk cannot be read for a reason that is no damage.
+        """
+        chunk = self._fetch(self.position, rows_max)
+        if chunk is not None:
+            self.position = chunk.end
+        return chunk
+
+    async def next(self, rows_max: int) -> Chunk:
+        """The next rows as soon as there are any; never blocks the loop on the disk.
+
+        Raises StorageFault when the spool closes, or as `read` does. Cancelling moves nothing.
+        """
+        while True:
+            head, position = self._spool.head, self.position
+            chunk = self._from_tail(position, rows_max)
+            if chunk is None and position < head:
+                chunk = await asyncio.to_thread(self._fetch, position, rows_max)
+            if chunk is not None:
+                self.position = chunk.end
+                return chunk
+            await self._spool._news(head)  # noqa: SLF001 - one object in two classes
+
+    async def commit(self, offset: int) -> None:
+        """Durably done with every row before `offset`. Raises StorageFault."""
+        if self._is_new(offset):
+            await self._spool._set_cursor_async(self.name, offset)  # noqa: SLF001
+            self.committed = max(self.committed, offset)
+
+    def commit_now(self, offset: int) -> None:
+        """As `commit`, blocking."""
+        if self._is_new(offset):
+            self._spool._set_cursor(self.name, offset)  # noqa: SLF001
+            self.committed = max(self.committed, offset)
+
+    def _is_new(self, offset: int) -> bool:
+        assert offset <= self.position, f"commit of {offset}, read up to {self.position}"
+        assert offset >= self.committed, f"commit of {offset}, behind {self.committed}"
+        return offset > self.committed
+
+    def rewind(self) -> None:
+        """Back to what is committed: the consumer failed and wants the same again."""
+        self.position = self.committed
+
+    async def seek(self, offset: int) -> None:
+        """Read on from `offset`, between what is committed and the head. Not durable by itself."""
+        if not self.committed <= offset <= self._spool.head:
+            raise ValueError(f"{offset} is not between {self.committed} and {self._spool.head}")
+        self.position = offset
+
+    def close(self) -> None:
+        """Let go of files."""
+        with self._lock:
+            self._use(None)
+
+    def _from_tail(self, position: int, rows_max: int) -> Chunk | None:
+        batch = self._spool._tail.read(position, rows_max)  # noqa: SLF001
+        return None if batch is None else Chunk(position, position + len(batch), batch)
+
+    def _fetch(self, position: int, rows_max: int) -> Chunk | None:
+        """Rows from `position` or the first that can be had behind it. Moves nothing."""
+        assert rows_max > 0, "a chunk has rows"
+        spool = self._spool
+        while (head := spool.head) > position:
+            chunk = self._from_tail(position, rows_max)
+            if chunk is not None:
+                return chunk
+            segment = spool._catalog.at(position)  # noqa: SLF001
+            if segment is None:
+                return None
+            position = max(position, segment.first)
+            limit = min(segment.end, head)
+            if position < limit:
+                with self._lock:
+                    chunk = self._from_disk(segment, position, limit, rows_max)
+            if chunk is not None:
+                return chunk
+            position = segment.end
+        return None
+
+    def _from_disk(
+        self, segment: Segment, position: int, limit: int, rows_max: int
+    ) -> Chunk | None:
+        """Rows of one segment; None when all from `position` on are lost."""
+        try:
+            if segment.salvage is None:
+                try:
+                    return self._gather(segment, position, limit, rows_max)
+                except DamagedSegment:
+                    self._use(None)
+                    self._spool._mark_damaged(segment)  # noqa: SLF001
+            return self._gather(segment, position, limit, rows_max)
+        except (sqlite3.Error, OSError) as error:
+            self._use(None)
+            raise StorageFault(f"{segment.path}: {error}") from error
+
+    def _gather(self, segment: Segment, position: int, limit: int, rows_max: int) -> Chunk | None:
+        """Records joined until `rows_max`, a hole, or the segment's end."""
+        start, at, parts = -1, position, []
+        for first, batch in self._records(segment, position, limit):
+            low = max(position - first, 0)
+            if start < 0:
+                start = at = first + low
+            if first + low != at:
+                break  # behind a hole
+            high = min(len(batch), low + rows_max - (at - start))
+            parts.append(batch if (low, high) == (0, len(batch)) else batch.take(slice(low, high)))
+            at += high - low
+            self._last = (first, batch)
+            if at - start >= rows_max:
+                break
+        return Chunk(start, at, Batch.concat(parts)) if parts else None
+
+    def _records(self, segment: Segment, position: int, limit: int) -> Iterator[tuple[int, Batch]]:
+        """Whole records from the one with `position` on; the one read last is at hand."""
+        if self._last is not None:
+            first, batch = self._last
+            if first <= position < first + len(batch):
+                yield first, batch
+                position = first + len(batch)
+        if position >= limit:
+            return
+        if segment.salvage is not None:
+            self._use(None)
+            yield from segment.salvage.records(position)
+        else:
+            reader = self._use(segment)
+            assert reader is not None
+            yield from reader.records(position, limit)
+
+    def _use(self, segment: Segment | None) -> SegmentReader | None:
+        """The reader of `segment`; the one before is closed."""
+        if self._segment is not segment and self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._segment = segment
+        if segment is not None and self._reader is None:
+            if self._spool._closed:  # noqa: SLF001
+                raise StorageFault(f"{segment.path}: the spool is closed")
+            self._reader = SegmentReader(self._spool._disk, segment.path)  # noqa: SLF001
+        return self._reader
+
+
+def _disk_bytes(batch: Batch) -> int:
+    """What a batch will take on the disk, roughly; the files themselves are measured after."""
+    return record.size_of(len(batch)) + _ROW_OVERHEAD_BYTES
