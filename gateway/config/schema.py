@@ -1,0 +1,262 @@
+"""What a site file may say: the document as it is written, and `SiteConfig` as it is used.
+
+The models named `…Section` mirror the TOML file key by key, refuse unknown keys and hold defaults;
+`docs/decisions/0003-configuration.md` shows the file. Plugin sections carry keys of their own,
+which only the plugin's class knows (load.py puts the two together).
+
+Every option has its unit in its name. Times are seconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
+
+from gateway.model.point import ID_PATTERN, Point, PointKind, is_valid_id
+from gateway.model.rule import Citation, Confidence, GroupBy, Priority, Rule, Selector
+
+
+class Frozen(BaseModel):
+    """Base of all: unknown keys refused, unchangeable, numbers finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _is_id(text: str) -> str:
+    if not is_valid_id(text):
+        raise ValueError("1 to 128 characters without blanks and without / + #")
+    return text
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("a time zone name such as Asia/Shanghai") from None
+    return name
+
+
+def _priority(value: Any) -> Any:
+    if isinstance(value, str):
+        if value.upper() not in Priority.__members__:
+            raise ValueError("critical, high, medium or low")
+        return Priority[value.upper()]
+    return value
+
+
+def _in_both(value: Any) -> Any:
+    """One text for every language."""
+    return {"zh": value, "en": value} if isinstance(value, str) else value
+
+
+Id = Annotated[str, AfterValidator(_is_id)]
+Texts = Annotated[dict[str, str], BeforeValidator(_in_both)]
+PriorityName = Annotated[Priority, BeforeValidator(_priority)]
+Delay = Annotated[float, Field(ge=0, le=366 * 86_400)]  # nothing longer than a year is a delay
+
+
+class SiteSection(Frozen):
+    """Who this is. `tenant` and `id` are levels of every topic."""
+
+    tenant: Id
+    id: Id
+    name: Texts = Field(default_factory=dict)
+    time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    data_dir: str = Field(default="data", min_length=1)  # relative to the file
+    language: Literal["zh", "en"] = "zh"
+
+
+class SpoolSection(Frozen):
+    """Limits of the durable log; see gateway/spool/options.py for what happens at each."""
+
+    commit_window_ms: float = Field(default=0.0, ge=0, le=10_000)
+    segment_rows_max: int = Field(default=2_000_000, ge=1)
+    segment_bytes_max_mb: int = Field(default=64, ge=1, le=1024)
+    pending_rows_max: int = Field(default=200_000, ge=1)
+    bytes_max_mb: int = Field(default=8192, ge=16)
+    tail_rows_max: int = Field(default=200_000, ge=1)
+
+
+class JudgingSection(Frozen):
+    """How rules treat time."""
+
+    lateness_s: float = Field(default=0.0, ge=0, le=86_400)
+    tick_interval_s: float = Field(default=0.2, gt=0, le=10)
+    clock_tolerance_s: float = Field(default=5.0, ge=0, le=86_400)
+
+
+class HistorySection(Frozen):
+    """Which sink answers questions about the past; empty for none."""
+
+    sink: str = ""
+
+
+class ConsoleSection(Frozen):
+    """Where the operator's screens are served."""
+
+    enabled: bool = True
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8808, ge=0, le=65_535)  # 0: any free one
+
+
+class PointSection(Frozen):
+    """One line of a point table (测点表). What is left out stays as the protocol declares it."""
+
+    id: Id
+    kind: PointKind = PointKind.ANALOG
+    quantity: str = ""
+    unit: str = ""
+    name: str = ""
+    device: Annotated[str, Field(pattern=rf"^({ID_PATTERN.pattern})?$")] = ""
+    adapter: str = ""
+    area: str = ""
+    location: str = ""
+    location_class: str = ""
+    interval_s: float | None = Field(default=None, gt=0)
+    range_low: float | None = None
+    range_high: float | None = None
+    states: dict[int, str] = Field(default_factory=dict)
+    attributes: dict[str, str] = Field(default_factory=dict)
+
+    def point(self) -> Point:
+        return Point(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class PluginSection(BaseModel):
+    """The two keys every adapter and sink has; the rest is the plugin's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Id
+    kind: str
+
+
+class SelectorSection(Frozen):
+    """Which points: every key that is given must match."""
+
+    ids: tuple[str, ...] = ()
+    quantity: str = ""
+    location_class: str = ""
+    area: str = ""
+    device: str = ""
+    device_kind: str = ""
+    adapter: str = ""
+    attributes: dict[str, str] = Field(default_factory=dict)
+
+    def selector(self) -> Selector:
+        return Selector(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class CitationSection(Frozen):
+    """Where a rule comes from; a site's own needs none."""
+
+    standard: str = ""
+    edition: str = ""
+    clause: str = ""
+    confidence: Confidence = Confidence.SITE
+    note: str = ""
+
+    def citation(self) -> Citation:
+        return Citation(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class RuleSection(Frozen):
+    """One rule of the site. `value = {…}` is short for `inputs = { value = {…} }`."""
+
+    id: Id
+    kind: str
+    value: SelectorSection | None = None
+    inputs: dict[str, SelectorSection] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    name: Texts = Field(default_factory=dict)
+    priority: PriorityName = Priority.MEDIUM
+    scheme: str = ""
+    level: str = ""
+    on_delay_s: Delay = 0.0
+    off_delay_s: Delay = 0.0
+    latching: bool = False
+    group_by: GroupBy = GroupBy.POINT
+    citation: CitationSection = CitationSection()
+    action: Texts = Field(default_factory=dict)
+    version: str = "1"
+
+    def rule(self) -> Rule:
+        inputs = dict(self.inputs)
+        if self.value is not None:
+            inputs["value"] = self.value
+        return Rule(
+            inputs={name: section.selector() for name, section in inputs.items()},
+            citation=self.citation.citation(),
+            **{
+                name: getattr(self, name)
+                for name in type(self).model_fields
+                if name not in {"value", "inputs", "citation"}
+            },
+        )
+
+
+class PackOverride(Frozen):
+    """What a site changes in a rule of a pack. `parameters` are laid over the pack's.
+
+    Tightening needs no name under it. Loosening does: `signed_by`, `signed_on` and `reason` are the
+    record of who answers for it. Which of the two it is, the reader of packs decides.
+    """
+
+    rule: Id
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    priority: PriorityName | None = None
+    on_delay_s: Delay | None = None
+    off_delay_s: Delay | None = None
+    latching: bool | None = None
+    reason: str = ""
+    signed_by: str = ""
+    signed_on: date | None = None
+
+
+class Document(Frozen):
+    """The whole file."""
+
+    site: SiteSection
+    spool: SpoolSection = SpoolSection()
+    judging: JudgingSection = JudgingSection()
+    history: HistorySection = HistorySection()
+    console: ConsoleSection = ConsoleSection()
+    points_file: str = ""
+    points_sheet: str = ""  # of a workbook; "": the first one with a heading row
+    point: tuple[PointSection, ...] = ()
+    adapter: tuple[PluginSection, ...] = ()
+    sink: tuple[PluginSection, ...] = ()
+    packs: tuple[Id, ...] = ()
+    pack_override: tuple[PackOverride, ...] = ()
+    rule: tuple[RuleSection, ...] = ()
+
+
+class PluginConfig(Frozen):
+    """One adapter or sink: its name, its kind, and the plugin's own validated configuration, which
+    stays out of `repr` because secrets were resolved into it."""
+
+    name: str
+    kind: str
+    settings: InstanceOf[BaseModel] = Field(repr=False)
+
+
+class SiteConfig(Frozen):
+    """Everything the gateway is told, checked. Relative paths have become absolute."""
+
+    path: Path  # the site file
+    site: SiteSection
+    spool: SpoolSection
+    judging: JudgingSection
+    history: HistorySection
+    console: ConsoleSection
+    data_dir: Path
+    points: tuple[InstanceOf[Point], ...]
+    adapters: tuple[PluginConfig, ...]
+    sinks: tuple[PluginConfig, ...]
+    packs: tuple[str, ...]
+    pack_overrides: tuple[PackOverride, ...]
+    rules: tuple[InstanceOf[Rule], ...]
