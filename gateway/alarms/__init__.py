@@ -1,1 +1,1 @@
-"""See ARCHITECTURE.md for the place of this package on the road."""
+"""The book of live alarms (book.py) and the journal of what happened to them (journal.py)."""

@@ -51,7 +51,7 @@ class Transition(StrEnum):
     DISABLED = "DIS"
     ENABLED = "ENA"
     COMMENTED = "CMT"
-    HISTORICAL = "HIST"  # an occurrence found in late data: recorded, never annunciated
+    HISTORICAL = "HIST"  # found in late data, or while disabled: recorded, never annunciated
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,14 @@ class Alarm:
     comment: str = ""
     shelved_until_ns: int | None = None
     reactivation_count: int = 0
+    # --- what the book needs to go on after a restart, and a screen may show
+    planned: bool = False  # the sensor is under calibration: recorded, nobody is called
+    top_priority: Priority | None = None  # the most urgent of all its levels: limits shelving
+    attention_seq: int = 0  # seq that last asked for a person: an acknowledgement must have seen it
+    unacknowledged_from: int = 0  # the first occurrence nobody acknowledged; 0 for none
+    hidden_note: str = ""  # who shelved, suppressed, disabled or took it out of service, and why
+    judged_time_ns: int | None = None  # event time of the newest verdict of the rule core
+    judged: tuple[str, ...] = ()  # the levels it gave at that instant; the last holds, "" is normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,7 @@ class AlarmEvent:
     actor: str = ""  # "" for the process itself
     comment: str = ""
     late: bool = False
+    level: str = ""  # of this transition; for HISTORICAL the level found, "" for its end
 
     @property
     def identity(self) -> tuple[str, int, int]:
