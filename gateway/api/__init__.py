@@ -1,1 +1,1 @@
-"""See ARCHITECTURE.md for the place of this package on the road."""
+"""What the core offers to the outside: wire types, the local link, the JSON routes."""

@@ -1,1 +1,1 @@
-"""See ARCHITECTURE.md for the place of this package on the road."""
+"""The operator's screens: a process of its own beside the core."""
