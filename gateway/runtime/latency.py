@@ -34,6 +34,10 @@ class LatencyMeter:
         if since_ns is not None:
             self._taken_ns.append(max(0, now_ns - since_ns))
 
+    @property
+    def count(self) -> int:
+        return len(self._taken_ns)
+
     def percentile_ms(self, percent: float) -> float | None:
         """In milliseconds; None before the first event."""
         if not self._taken_ns:

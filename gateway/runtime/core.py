@@ -1,0 +1,312 @@
+"""One gateway, assembled: the road of ARCHITECTURE.md, started and stopped in order.
+
+Start: point table, spool, journal, rules (restored from the last checkpoint), judge, deliveries,
+adapters last. Stop: the other way round, so that what an adapter acknowledged is judged and stored
+or stays in the spool for the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alarm_rules.ruleset import RuleSet
+from gateway.alarms.journal import Journal
+from gateway.config import PluginConfig, SiteConfig
+from gateway.contract.adapter import AdapterContext
+from gateway.contract.sink import SinkContext
+from gateway.model.alarm import AlarmEvent
+from gateway.model.point import PointTable
+from gateway.runtime.clock import now_ns
+from gateway.runtime.counters import CounterTable, StatusCell
+from gateway.runtime.deliver import AlarmDelivery, SampleDelivery, SetAside
+from gateway.runtime.intake import Intake
+from gateway.runtime.judge import Judge
+from gateway.runtime.latency import LatencyMeter
+from gateway.runtime.live import LiveTable
+from gateway.runtime.plugins import Plugins
+from gateway.runtime.siterules import SiteRules, site_rules
+from gateway.runtime.supervisor import Backoff, Supervisor
+from gateway.spool import Spool, SpoolOptions
+from gateway.spool.registry import Registry
+
+JUDGE_CURSOR = "judge"
+_COUNT_ROWS_MAX = 10_000_000
+NS_PER_S = 1_000_000_000
+
+
+@dataclass
+class Core:
+    """Every part of a running gateway. Build with `open_core`."""
+
+    config: SiteConfig
+    plugins: Plugins
+    spool: Spool
+    registry: Registry
+    journal: Journal
+    rules: SiteRules
+    judge: Judge
+    intake: Intake
+    live: LiveTable
+    latency: LatencyMeter
+    counters: CounterTable
+    started_ns: int
+    statuses: dict[str, StatusCell] = field(default_factory=dict)
+    deliveries: dict[str, SampleDelivery] = field(default_factory=dict)
+    tellers: dict[str, AlarmDelivery] = field(default_factory=dict)
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+    event_listeners: list[Callable[[Sequence[AlarmEvent]], None]] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def points(self) -> PointTable:
+        return self.registry.table
+
+    @property
+    def history(self) -> Any:
+        """What the configured history store answers with; None when there is none."""
+        delivery = self.deliveries.get(self.config.history.sink)
+        return getattr(delivery.sink, "history", None) if delivery else None
+
+    def status(self, component: str) -> StatusCell:
+        return self.statuses.setdefault(component, StatusCell(component))
+
+    def on_events(self, events: Sequence[AlarmEvent]) -> None:
+        """The journal has `events`: wake whoever tells them."""
+        for teller in self.tellers.values():
+            teller.wake()
+        for wake in self.listeners:
+            wake()
+        for listener in self.event_listeners:
+            listener(events)
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Start every task. Adapters last: nothing comes in before there is where to put it."""
+        self._supervise("judge", self.judge.run, first_s=0.1)
+        for name, delivery in self.deliveries.items():
+            self._supervise(f"sink {name}", delivery.run)
+        for name, teller in self.tellers.items():
+            self._supervise(f"sink {name}", teller.run)
+        for adapter in self.config.adapters:
+            self._start_adapter(adapter)
+
+    def _start_adapter(self, config: PluginConfig) -> None:
+        status = self.status(f"adapter {config.name}")
+        context = AdapterContext(
+            name=config.name,
+            now_ns=now_ns,
+            counters=self.counters.component(f"adapter {config.name}"),
+            status=status,
+            state_dir=_folder(self.config.data_dir / "adapters" / config.name),
+            known_points=lambda: [p for p in self.points if p.adapter == config.name],
+        )
+        kind = self.plugins.adapters[config.kind]
+        declare = self.registry.for_adapter(config.name)
+
+        async def component() -> None:
+            await kind.build(config.settings, context).run(self.intake.emit, declare)
+
+        self._supervise(f"adapter {config.name}", component)
+
+    def _supervise(self, name: str, component: Any, *, first_s: float = 0.5) -> None:
+        supervisor = Supervisor(
+            name,
+            self.counters.component(name),
+            self.status(name),
+            Backoff(random.Random(name), first_s=first_s),  # noqa: S311  jitter, not a secret
+        )
+        self._tasks.append(asyncio.create_task(supervisor.run(component), name=name))
+
+    async def stop(self) -> None:
+        """End adapters first, then deliveries, then the judge (which saves its state)."""
+        for task in reversed(self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+
+    async def stored_count(self) -> int:
+        """Rows of received samples in the history store: derived ones are not counted."""
+        if self.history is None:
+            return 0
+        derived = self.judge.rules.derived_ids
+        rows = await self.history.read(derived, 0, 2**62, rows_max=_COUNT_ROWS_MAX)
+        return int(await self.history.count()) - len(rows)
+
+    async def settle(self, *, timeout_s: float) -> bool:
+        """Wait until everything durable is judged and stored and every event is told."""
+
+        def behind() -> bool:
+            head = self.spool.head
+            return (
+                self.judge.cursor.position < head
+                or any(d.cursor.committed < head for d in self.deliveries.values())
+                or any(t.cursor.gseq < self.journal.head for t in self.tellers.values())
+            )
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                while behind():  # noqa: ASYNC110  several stores, none of which tells of it
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+
+@contextlib.asynccontextmanager
+async def open_core(config: SiteConfig, plugins: Plugins) -> AsyncIterator[Core]:
+    """Open every store, build everything, and on the way out stop and close it all.
+
+    Raises ConfigError for what `check` would have said, StorageFault when another process holds the
+    data directory.
+    """
+    data = _folder(config.data_dir)
+    rules = site_rules(config, plugins.rule_kinds)
+    spool = Spool.open(_folder(data / "spool"), spool_options(config))
+    try:
+        journal = Journal.open(_folder(data / "journal"))
+        registry = Registry.open(data / "points", configured=config.points)
+        core = _assemble(config, plugins, rules, spool, journal, registry)
+        await core.judge.restore()
+        try:
+            yield core
+        finally:
+            await core.stop()
+            journal.close()
+            registry.close()
+    finally:
+        await spool.close()
+
+
+def _assemble(  # noqa: PLR0917  one argument a store
+    config: SiteConfig,
+    plugins: Plugins,
+    rules: SiteRules,
+    spool: Spool,
+    journal: Journal,
+    registry: Registry,
+) -> Core:
+    counters = CounterTable()
+    intake = Intake(
+        spool,
+        clock_tolerance_ns=int(config.judging.clock_tolerance_s * NS_PER_S),
+        counters=counters.component("intake"),
+    )
+    live, latency = LiveTable(), LatencyMeter()
+    judge = Judge(
+        cursor=spool.cursor(JUDGE_CURSOR),
+        points=registry.table,
+        make_rules=lambda: build_rule_set(config, plugins, rules, registry),
+        journal=journal,
+        intake=intake,
+        live=live,
+        latency=latency,
+        counters=counters.component("judge"),
+        status=StatusCell("judge"),
+        now_ns=now_ns,
+        declare=registry.points,
+        tick_interval_s=config.judging.tick_interval_s,
+    )
+    core = Core(
+        config, plugins, spool, registry, journal, rules, judge, intake, live, latency,
+        counters, started_ns=now_ns(),
+    )  # fmt: skip
+    judge.status = core.status("judge")
+    judge.on_events = core.on_events
+    for sink in config.sinks:
+        _add_sink(core, sink)
+    wanted = {JUDGE_CURSOR, *(delivery.cursor.name for delivery in core.deliveries.values())}
+    for name in spool.cursor_names():
+        if name not in wanted:  # of a sink that is gone: it would hold its rows for ever
+            spool.drop_cursor(name)
+    return core
+
+
+def build_rule_set(
+    config: SiteConfig, plugins: Plugins, rules: SiteRules, registry: Registry
+) -> RuleSet:
+    """The rule set over the durable point table."""
+    return RuleSet(
+        rules.rules,
+        plugins.rule_kinds,
+        registry.table,
+        lateness_ns=int(config.judging.lateness_s * NS_PER_S),
+        clock_tolerance_ns=int(config.judging.clock_tolerance_s * NS_PER_S),
+    )
+
+
+def spool_options(config: SiteConfig) -> SpoolOptions:
+    return SpoolOptions(
+        commit_window_s=config.spool.commit_window_ms / 1000,
+        segment_rows_max=config.spool.segment_rows_max,
+        segment_bytes_max=config.spool.segment_bytes_max_mb << 20,
+        pending_rows_max=config.spool.pending_rows_max,
+        bytes_max=config.spool.bytes_max_mb << 20,
+        tail_rows_max=config.spool.tail_rows_max,
+    )
+
+
+def _add_sink(core: Core, config: PluginConfig) -> None:
+    kind = core.plugins.sinks[config.kind]
+    status = core.status(f"sink {config.name}")
+    counters = core.counters.component(f"sink {config.name}")
+    context = SinkContext(
+        name=config.name,
+        tenant=core.config.site.tenant,
+        site=core.config.site.id,
+        points=core.points,
+        now_ns=now_ns,
+        counters=counters,
+        status=status,
+        state_dir=_folder(core.config.data_dir / "sinks" / config.name),
+    )
+    backoff = Backoff(random.Random(config.name))  # noqa: S311  jitter, not a secret
+    if kind.build_samples is not None:
+        sink = kind.build_samples(config.settings, context)
+        if sink is not None:
+            core.deliveries[config.name] = SampleDelivery(
+                name=config.name,
+                cursor=core.spool.cursor(f"sink.{config.name}"),
+                sink=sink,
+                set_aside=SetAside(context.state_dir / "rejected.jsonl", core.points, counters),
+                counters=counters,
+                status=status,
+                backoff=backoff,
+            )
+    if kind.build_alarms is not None:
+        core.tellers[config.name] = AlarmDelivery(
+            name=config.name,
+            journal=core.journal,
+            cursor=core.journal.cursor(config.name),
+            sink=kind.build_alarms(config.settings, context),
+            standing=core.judge.standing,
+            heartbeat=lambda: heartbeat(core),
+            latency=core.latency,
+            counters=counters,
+            status=status,
+            now_ns=now_ns,
+        )
+
+
+def heartbeat(core: Core) -> dict[str, Any]:
+    """What a subscriber needs to notice that it missed something."""
+    counts = core.judge.book.counts()
+    return {
+        "time_ns": now_ns(),
+        "epoch": core.journal.epoch,
+        "head_gseq": core.journal.head,
+        "standing": counts["standing"],
+        "unacknowledged": counts["unacknowledged"],
+    }
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,206 @@
+"""The consumers that tell others: samples from the spool to stores, events from the journal to
+alarm sinks. One task, one cursor and one connection each, so that none can delay another.
+
+A cursor is committed only after every row was accepted or rejected. `Unavailable` means the same
+rows again after back-off; `Refused` means that some row is poison: the batch is halved until the
+poison stands alone, which is set aside with its reason while its neighbours go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.alarms.journal import Journal, JournalCursor
+from gateway.contract.adapter import Counters, LinkStatus
+from gateway.contract.sink import AlarmSink, SampleSink
+from gateway.model.alarm import Alarm
+from gateway.model.batch import COLUMNS, Batch
+from gateway.model.errors import Refused, Unavailable
+from gateway.model.point import PointTable
+from gateway.runtime.clock import NowNs
+from gateway.runtime.counters import StatusCell
+from gateway.runtime.latency import LatencyMeter
+from gateway.runtime.supervisor import Backoff
+from gateway.spool import Cursor
+
+log = logging.getLogger(__name__)
+
+WRITE_ROWS_MAX = 10_000
+_SET_ASIDE_BYTES_MAX = 64 << 20  # beyond it rejected rows are counted and logged, no longer kept
+_EVENTS_MAX = 2_000
+HEARTBEAT_INTERVAL_S = 5.0
+
+
+class SetAside:
+    """Rejected rows with their reason, one JSON line each, for a person to look at."""
+
+    def __init__(self, path: Path, points: PointTable, counters: Counters) -> None:
+        self._path = path
+        self._points = points
+        self._counters = counters
+
+    def put(self, batch: Batch, rows: Sequence[int], reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            self._counters.count("rejected", reason=reason.partition(":")[0])
+        if self._path.exists() and self._path.stat().st_size > _SET_ASIDE_BYTES_MAX:
+            self._counters.count("set_aside_full", len(rows))
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            for row, reason in zip(rows, reasons, strict=True):
+                line = {name: getattr(batch, name)[row].item() for name, _ in COLUMNS}
+                line["point"] = self._points[line["point_index"]].id
+                line["value"] = None if line["value"] != line["value"] else line["value"]
+                file.write(json.dumps({**line, "reason": reason}, ensure_ascii=False) + "\n")
+
+
+@dataclass
+class SampleDelivery:
+    """Feeds one sample sink."""
+
+    name: str
+    cursor: Cursor
+    sink: SampleSink
+    set_aside: SetAside
+    counters: Counters
+    status: StatusCell
+    backoff: Backoff
+    linger_s: float = 0.5  # how long to wait for a fuller batch; a store likes few large writes
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    stored_count: int = field(default=0, init=False)
+    duplicate_count: int = field(default=0, init=False)
+    rejected_count: int = field(default=0, init=False)
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises what the supervisor must decide on."""
+        self.status("connecting")
+        await self.sink.open()
+        self._say_connected()
+        try:
+            while True:
+                batch, end = await self._gather()
+                await self._write(batch, end)
+                await self.cursor.commit(end)
+        finally:
+            self.cursor.rewind()
+            await self.sink.close()
+
+    def _say_connected(self) -> None:
+        """Unless the sink has said something worse of itself (a store set aside as damaged)."""
+        if self.status.state in {"connecting", "waiting"}:
+            self.status("connected")
+
+    async def _gather(self) -> tuple[Batch, int]:
+        """The next rows: at once when there are many, after `linger_s` when there are few."""
+        chunk = await self.cursor.next(WRITE_ROWS_MAX)
+        if len(chunk.batch) >= WRITE_ROWS_MAX:
+            return chunk.batch, chunk.end
+        await self.sleep(self.linger_s)
+        parts, end, rows = [chunk.batch], chunk.end, len(chunk.batch)
+        while rows < WRITE_ROWS_MAX:
+            more = await asyncio.to_thread(self.cursor.read, WRITE_ROWS_MAX - rows)
+            if more is None:
+                break
+            parts.append(more.batch)
+            end, rows = more.end, rows + len(more.batch)
+        return Batch.concat(parts), end
+
+    async def _write(self, batch: Batch, end: int) -> None:
+        """Until every row is accepted or rejected; Unavailable is waited out here, so that the rows
+        in hand are not read again."""
+        while True:
+            try:
+                result = await self.sink.write(batch, end)
+            except Unavailable as error:
+                delay_s = self.backoff.next_s(error.retry_after_s)
+                self.counters.count("retried")
+                self.status("waiting", f"{error}; next try in {delay_s:.1f} s")
+                await self.sleep(delay_s)
+                continue
+            except Refused as error:
+                await self._bisect(batch, end, error)
+                return
+            self.backoff.reset()
+            self._say_connected()
+            self.stored_count += result.accepted
+            self.duplicate_count += result.duplicate
+            if len(result.rejected):
+                self.rejected_count += len(result.rejected)
+                self.set_aside.put(batch, result.rejected.tolist(), result.reasons)
+            return
+
+    async def _bisect(self, batch: Batch, end: int, error: Refused) -> None:
+        if len(batch) == 1:
+            self.rejected_count += 1
+            self.set_aside.put(batch, [0], [str(error)])
+            return
+        half = len(batch) // 2
+        await self._write(batch.take(slice(0, half)), end - (len(batch) - half))
+        await self._write(batch.take(slice(half, None)), end)
+
+
+@dataclass
+class AlarmDelivery:
+    """Feeds one alarm sink."""
+
+    name: str
+    journal: Journal
+    cursor: JournalCursor
+    sink: AlarmSink
+    standing: Callable[[], Sequence[Alarm]]
+    heartbeat: Callable[[], dict[str, Any]]
+    latency: LatencyMeter
+    counters: Counters
+    status: LinkStatus
+    now_ns: NowNs
+    told_count: int = field(default=0, init=False)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def wake(self) -> None:
+        """The journal has grown."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled. After every (re)connection the standing state is told again: the
+        broker may have lost it."""
+        self.status("connecting")
+        await self.sink.open()
+        try:
+            await self.sink.snapshot(self.standing())
+            self.status("connected")
+            next_beat_s = 0.0
+            loop = asyncio.get_running_loop()
+            while True:
+                await self._tell()
+                if loop.time() >= next_beat_s:
+                    await self.sink.heartbeat(self.heartbeat())
+                    next_beat_s = loop.time() + HEARTBEAT_INTERVAL_S
+                await self._wait(next_beat_s - loop.time())
+        finally:
+            await self.sink.close()
+
+    async def _tell(self) -> None:
+        while True:
+            self._wake.clear()
+            events = await asyncio.to_thread(self.cursor.read, _EVENTS_MAX)
+            if not events:
+                return
+            await self.sink.write(events)
+            told_ns = self.now_ns()
+            for event in events:
+                self.latency.stop(event.alarm.gseq, told_ns)
+            self.told_count += len(events)
+            await asyncio.to_thread(self.cursor.commit, events[-1].alarm.gseq)
+
+    async def _wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,114 @@
+"""`hazard-gateway run`: the core, the link and the web process, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.api.server import LinkServer
+from gateway.config import SiteConfig
+from gateway.model.alarm import AlarmEvent
+from gateway.runtime.checking import load_site
+from gateway.runtime.core import Core, open_core
+from gateway.runtime.plugins import Plugins, load_plugins
+from gateway.runtime.provider import CoreView
+from gateway.runtime.supervisor import Backoff, Supervisor
+from gateway.runtime.web import WebProcess
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running gateway with its console."""
+
+    core: Core
+    web: WebProcess | None
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    config: SiteConfig, plugins: Plugins, *, web_log_level: str = "WARNING"
+) -> AsyncIterator[Service]:
+    """Everything `run` starts; the body runs while it serves."""
+    async with open_core(config, plugins) as core:
+        link_path = config.data_dir / "core.sock"
+        async with LinkServer(link_path, CoreView(core)):
+            core.start()
+            if not config.console.enabled:
+                yield Service(core, None)
+                return
+            web = WebProcess(
+                link_path,
+                config.console.host,
+                config.console.port,
+                [*_console_options(config), "--log-level", web_log_level],
+            )
+            task = asyncio.create_task(_watch(core, web), name="web")
+            try:
+                yield Service(core, web)
+            finally:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+
+def _console_options(config: SiteConfig) -> list[str]:
+    language = {"zh": "zh_CN"}.get(config.site.language, config.site.language)
+    return ["--language", language, "--time-zone", config.site.time_zone]
+
+
+async def _watch(core: Core, web: WebProcess) -> None:
+    supervisor = Supervisor(
+        "console",
+        core.counters.component("console"),
+        core.status("console"),
+        Backoff(random.Random("console")),  # noqa: S311  jitter, not a secret
+    )
+    await supervisor.run(web.run)
+
+
+def run_service(path: Path) -> int:
+    """Raises ConfigError with every fault of the site file."""
+    plugins = load_plugins()
+    config = load_site(path, plugins)
+    asyncio.run(_run(config, plugins))
+    return 0
+
+
+async def _run(config: SiteConfig, plugins: Plugins) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serve(config, plugins) as service:
+        service.core.event_listeners.append(log_alarms)
+        log.info("site %s: running, data in %s", config.site.id, config.data_dir)
+        if service.web is not None:
+            announce = asyncio.create_task(_announce(service.web))
+        await stop.wait()
+        if service.web is not None:
+            announce.cancel()
+        log.info("stopping")
+
+
+def log_alarms(events: Sequence[AlarmEvent]) -> None:
+    """One line for each alarm that calls a person: the log of a box without a screen."""
+    for event in events:
+        if event.annunciate:
+            alarm = event.alarm
+            log.warning(
+                "ALARM %s P%d %s %s value=%s limit=%s",
+                *(event.transition.value, alarm.priority, alarm.alarm_key, alarm.level),
+                *(event.value, event.limit),
+            )
+
+
+async def _announce(web: WebProcess) -> None:
+    log.info("console: %s", await asyncio.shield(web.url))
