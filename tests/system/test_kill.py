@@ -117,9 +117,7 @@ async def read_store(site: Path) -> Counter[tuple[str, int, str]]:
         rows = await core.history.read(ids, 0, 2**62, rows_max=5_000_000)
         return Counter(
             (core.points[int(p)].id, int(t), repr(float(v)))
-            for p, t, v in zip(
-                rows.point_index, rows.source_time_ns, rows.value, strict=True
-            )
+            for p, t, v in zip(rows.point_index, rows.source_time_ns, rows.value, strict=True)
         )
 
 
@@ -128,7 +126,7 @@ def missing(promised: list[SentSample], stored: Counter) -> list[SentSample]:
     none), an infinite value any (the gateway's own index of an area)."""
     by_point: Counter[str] = Counter()
     by_time: set[tuple[str, int]] = set()
-    for (point, time_ns, _), _count in stored.items():
+    for point, time_ns, _ in stored:
         by_point[point] += 1
         by_time.add((point, time_ns))
     lost = []

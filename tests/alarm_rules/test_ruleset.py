@@ -1,0 +1,317 @@
+"""The rule set: what is judged and when, growth, state, and the checks that guard the kinds."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from alarm_rules.bench import measure
+from alarm_rules.kinds import calculation, count, limit, offline
+from alarm_rules.kinds.limit import LimitEvaluator
+from alarm_rules.ruleset import RuleSet, check_rules
+from gateway.model.batch import Batch
+from gateway.model.errors import ConfigError
+from gateway.model.point import Device, Point, PointTable
+from gateway.model.quality import Quality
+from gateway.model.rule import GroupBy, Rule, Selector
+from gateway.testing.rule_kinds import NS_PER_S, RuleCase, Sample, at_ns, check_rule_kind
+
+KINDS = {k.KIND.name: k.KIND for k in (calculation, count, limit, offline)}
+GAS = Rule("gas", "limit", {"value": Selector(quantity="methane")}, {"levels": {"H": 1.0}})
+
+
+def table_of(*ids: str, **fields) -> PointTable:
+    table = PointTable()
+    for name in ids:
+        table.put(Point(id=name, **{"quantity": "methane", **fields}))
+    return table
+
+
+def batch_of(*rows, received_s=None, quality=0) -> Batch:
+    point, second, value = zip(*rows, strict=True)
+    times = [at_ns(s) for s in second]
+    received = times if received_s is None else at_ns(received_s)
+    return Batch.of(point, value, times, received_time_ns=received, quality=quality)
+
+
+def told(rules: RuleSet, batch: Batch, second: float) -> list[tuple[str, int, float]]:
+    found = rules.evaluate(batch, at_ns(second)).conditions
+    return [
+        (rules.instances[i].alarm_key, int(level), (int(t) - at_ns(0)) / NS_PER_S)
+        for i, level, t in zip(found.instance, found.level, found.time_ns, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------ time
+
+
+def test_a_row_from_the_future_is_judged_at_the_time_of_its_receipt_and_counted() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    found = rules.evaluate(batch_of((0, 5000.0, 2.0), received_s=10), at_ns(10))
+    assert (found.clock_count, found.conditions.time_ns.tolist()) == (1, [at_ns(10)])
+
+
+def test_a_clock_ahead_by_no_more_than_the_tolerance_is_believed() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    found = rules.evaluate(batch_of((0, 15.0, 2.0), received_s=10), at_ns(10))
+    assert (found.clock_count, found.conditions.time_ns.tolist()) == (0, [at_ns(15)])
+
+
+def test_a_row_flagged_for_its_clock_is_judged_at_receipt_even_when_it_looks_old() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    flagged = batch_of((0, -9e8, 2.0), received_s=10, quality=int(Quality.UNCERTAIN_CLOCK))
+    assert rules.evaluate(flagged, at_ns(10)).conditions.time_ns.tolist() == [at_ns(10)]
+
+
+@pytest.mark.parametrize("nonsense", [np.iinfo(np.int64).min, -1, 0, np.iinfo(np.int64).max])
+def test_no_source_time_however_absurd_stops_the_judging_of_the_next_row(nonsense) -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    assert told(rules, batch_of((0, 1.0, 0.1)), 1) == []
+    odd = Batch.of([0], [0.0], nonsense, received_time_ns=at_ns(2))
+    rules.evaluate(odd, at_ns(2))
+    assert told(rules, batch_of((0, 3.0, 2.0)), 3) == [("a:gas", 1, 3.0)]
+
+
+def test_a_row_older_than_the_newest_of_its_point_is_late_and_changes_nothing() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a", "b"))
+    rules.evaluate(batch_of((0, 10.0, 0.1)), at_ns(10))
+    found = rules.evaluate(batch_of((0, 9.0, 5.0), (1, 9.0, 5.0)), at_ns(10))
+    assert (found.late_count, found.judged_count) == (1, 1)
+    assert [rules.instances[i].alarm_key for i in found.conditions.instance] == ["b:gas"]
+
+
+def test_a_sample_overtaken_by_a_timer_still_counts_from_the_timers_moment_on() -> None:
+    slow = Rule("slow", "limit", GAS.inputs, GAS.parameters, on_delay_s=5)
+    rules = RuleSet([slow], KINDS, table_of("a"))
+    assert told(rules, batch_of((0, 1.0, 2.0)), 1) == []
+    assert told(rules, Batch.empty(), 8) == [("a:slow", 1, 6.0)]
+    assert told(rules, batch_of((0, 3.0, 0.0)), 8) == [("a:slow", 0, 6.0)]
+
+
+def test_rows_wait_in_the_buffer_until_the_lateness_has_passed() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"), lateness_ns=5 * NS_PER_S)
+    assert rules.evaluate(batch_of((0, 3.0, 2.0)), at_ns(3)).held_count == 1
+    assert told(rules, batch_of((0, 2.0, 0.5)), 7) == []
+    assert told(rules, Batch.empty(), 8) == [("a:gas", 1, 3.0)]
+
+
+def test_a_full_buffer_judges_its_oldest_rows_early_and_says_how_many() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"), lateness_ns=50 * NS_PER_S, held_rows_max=2)
+    batch = batch_of((0, 3.0, 2.0), (0, 1.0, 2.0), (0, 2.0, 0.0))
+    found = rules.evaluate(batch, at_ns(3))
+    assert (found.held_count, found.released_count, found.judged_count) == (2, 1, 1)
+    assert found.conditions.time_ns.tolist() == [at_ns(1)]
+
+
+# ------------------------------------------------------------------ which rows
+
+
+def test_unknown_points_and_points_without_rules_are_ignored_and_counted() -> None:
+    table = table_of("a")
+    table.put(Point(id="x", quantity="humidity"))
+    found = RuleSet([GAS], KINDS, table).evaluate(
+        batch_of((0, 1.0, 0.1), (1, 1.0, 9.0), (7, 1.0, 9.0), (-1, 1.0, 9.0)), at_ns(1)
+    )
+    assert (found.ignored_count, found.judged_count, len(found.conditions)) == (3, 1, 0)
+
+
+def test_the_batch_handed_in_is_left_as_it_was() -> None:
+    batch = batch_of((0, 2.0, 2.0), (0, 1.0, 0.0))
+    copy = Batch(*(getattr(batch, name).copy() for name in Batch.__slots__))
+    RuleSet([GAS], KINDS, table_of("a"), lateness_ns=1).evaluate(batch, at_ns(5))
+    assert batch == copy
+
+
+def test_several_rules_on_one_point_each_see_every_sample() -> None:
+    low = Rule("low", "limit", GAS.inputs, {"levels": {"L": 0.2, "H": 3.0}})
+    rules = RuleSet([GAS, low], KINDS, table_of("a"))
+    rows = batch_of((0, 1.0, 0.1), (0, 2.0, 2.0), (0, 3.0, 4.0), (0, 4.0, 0.5))
+    assert told(rules, rows, 4) == [
+        ("a:low", 1, 1.0), ("a:gas", 1, 2.0), ("a:low", 0, 2.0), ("a:low", 2, 3.0),
+        ("a:gas", 0, 4.0), ("a:low", 0, 4.0),
+    ]  # fmt: skip
+    assert rules.current_levels().tolist() == [0, 0]
+
+
+# ------------------------------------------------------------------ growth
+
+
+def test_points_that_appear_are_judged_and_the_standing_ones_keep_their_state_and_number() -> None:
+    table = table_of("a")
+    slow = Rule("gas", "limit", GAS.inputs, GAS.parameters, on_delay_s=5)
+    rules = RuleSet([slow], KINDS, table)
+    told(rules, batch_of((0, 1.0, 2.0)), 1)
+    table.put(Point(id="b", quantity="methane"))
+    rules.refresh()
+    assert told(rules, batch_of((1, 2.0, 2.0)), 7) == [("a:gas", 1, 6.0), ("b:gas", 1, 7.0)]
+    assert rules.current_levels().tolist() == [1, 1]
+
+
+def test_a_point_that_no_longer_matches_falls_silent_and_comes_back_with_its_state() -> None:
+    table = table_of("a")
+    rules = RuleSet([GAS], KINDS, table)
+    told(rules, batch_of((0, 1.0, 2.0)), 1)
+    table.put(Point(id="a", quantity="other"))
+    rules.refresh()
+    assert rules.evaluate(batch_of((0, 2.0, 0.0)), at_ns(2)).ignored_count == 1
+    table.put(Point(id="a", quantity="methane"))
+    rules.refresh()
+    assert told(rules, batch_of((0, 3.0, 0.0)), 3) == [("a:gas", 0, 3.0)]
+    assert len(rules.instances) == 1
+
+
+def test_a_devices_attribute_decides_which_rule_applies_and_may_change() -> None:
+    selector = Selector(quantity="methane", attributes={"grade": "1"})
+    rule = Rule("g1", "limit", {"value": selector}, {"levels": {"H": 1.0}})
+    table = table_of("a", device="d")
+    rules = RuleSet([rule], KINDS, table)
+    assert not rules.instances
+    table.put_device(Device(id="d", kind="dam", attributes={"grade": "1"}))
+    rules.refresh()
+    assert [i.alarm_key for i in rules.instances] == ["a:g1"]
+
+
+def test_refreshing_without_a_change_looks_at_no_point() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    before = rules.instances[0]
+    rules._matching.update = None  # would raise if it were called
+    rules.refresh()
+    assert rules.instances[0] is before
+
+
+# ------------------------------------------------------------------ state
+
+
+def test_a_half_elapsed_delay_goes_on_after_a_restart_with_other_points_and_order() -> None:
+    slow = Rule("gas", "limit", GAS.inputs, GAS.parameters, on_delay_s=10)
+    rules = RuleSet([slow], KINDS, table_of("a", "b"))
+    told(rules, batch_of((0, 1.0, 2.0), (1, 1.0, 0.0)), 1)
+    saved = rules.save()
+    after = RuleSet([slow], KINDS, table_of("new", "b", "a"))
+    after.load(saved)
+    assert told(after, Batch.empty(), 20) == [("a:gas", 1, 11.0)]
+    assert after.evaluate(batch_of((2, 0.5, 0.0)), at_ns(20)).late_count == 1
+
+
+def test_an_instance_whose_levels_have_other_names_starts_fresh() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    told(rules, batch_of((0, 1.0, 2.0)), 1)
+    other = Rule("gas", "limit", GAS.inputs, {"levels": {"L": -1.0, "H": 1.0}})
+    after = RuleSet([other], KINDS, table_of("a"))
+    after.load(rules.save())
+    assert after.current_levels().tolist() == [0]
+
+
+def test_a_saved_state_is_arrays_without_objects_and_of_a_stated_version() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a"), lateness_ns=NS_PER_S)
+    rules.evaluate(batch_of((0, 1.0, 2.0)), at_ns(1))
+    saved = rules.save()
+    assert all(array.dtype != object for array in saved.values())
+    saved["version"] = np.array([99])
+    with pytest.raises(ConfigError, match="version 1, not 99"):
+        rules.load(saved)
+
+
+# ------------------------------------------------------------------ the rules themselves
+
+
+@pytest.mark.parametrize(
+    ("rule", "word"),
+    [
+        (Rule("r", "guess", GAS.inputs, {}), "one of calculation, count, limit, offline"),
+        (Rule("r", "limit", {}, GAS.parameters), "at least one selector"),
+        (Rule("r", "limit", {"x": Selector()}, GAS.parameters), "exactly value"),
+        (Rule("r", "limit", GAS.inputs, {}), "parameters.levels"),
+        (Rule("r", "limit", GAS.inputs, GAS.parameters, on_delay_s=-1), "0 s or more"),
+    ],
+)
+def test_a_rule_that_cannot_be_judged_is_refused_with_its_name_and_key(rule, word) -> None:
+    with pytest.raises(ConfigError, match=word):
+        RuleSet([rule], KINDS, PointTable())
+    (fault, *_) = check_rules([rule], KINDS)
+    assert fault.key.startswith("r.")
+
+
+def test_every_fault_of_every_rule_is_reported_at_once() -> None:
+    bad = [Rule("a", "x", {}, {}), Rule("b", "limit", {}, {}), GAS, GAS]
+    assert [fault.key for fault in check_rules(bad, KINDS)] == [
+        "a.kind", "b.parameters.levels", "gas.id",
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------ the guard itself
+
+
+def broken(**methods):
+    """The limit kind with something wrong in it."""
+    from dataclasses import replace
+
+    return replace(limit.KIND, build=type("Broken", (LimitEvaluator,), methods))
+
+
+def sees_only_what_is_beyond(self, rows):
+    return ~((rows.value > self._low[rows.point]) & (rows.value < self._high[rows.point]))
+
+
+def takes_bad_values(self, feed, times, now_ns):
+    from dataclasses import replace
+
+    return LimitEvaluator.judge(self, replace(feed, usable=np.ones(len(feed), bool)), times, now_ns)
+
+
+CASE = RuleCase(
+    [GAS],
+    [Point(id="a", quantity="methane"), Point(id="b", quantity="methane")],
+    [Sample("a", t, v) for t, v in enumerate([0.1, 2.0, 0.5, 2.0, 2.0, 0.0, 3.0, 0.2])]
+    + [Sample("b", 3, 2.0, int(Quality.BAD)), Sample("b", 5, 2.0), Sample("b", 6, 0.0)],
+)
+
+
+def test_the_guard_passes_the_real_kind() -> None:
+    assert len(check_rule_kind(limit.KIND, CASE).changes) == 8
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        {"select": sees_only_what_is_beyond},
+        {"judge": takes_bad_values},
+    ],
+)
+def test_the_guard_refuses_a_kind_that_breaks_a_law(methods) -> None:
+    with pytest.raises(AssertionError):
+        check_rule_kind(broken(**methods), CASE)
+
+
+def test_a_reference_that_differs_is_a_failure_that_names_the_difference() -> None:
+    with pytest.raises(AssertionError, match="only here"):
+        check_rule_kind(
+            limit.KIND, CASE, reference=lambda _: type(check_rule_kind(limit.KIND, CASE))([], [])
+        )
+
+
+# ------------------------------------------------------------------ speed
+
+
+@pytest.mark.slow
+def test_the_bench_judges_real_changes_well_below_a_microsecond_a_sample() -> None:
+    found = measure(KINDS, time.process_time, seconds=0.1, point_count=10_000)
+    assert found["changes"] > 100
+    assert found["ns_per_sample"] < 2_000  # a shared, busy machine; quiet ones are far below
+    assert found["machine"]["gathers_per_s"] > found["samples_per_s"]
+
+
+def test_a_site_wide_calculation_needs_no_group_in_its_id() -> None:
+    rule = Rule(
+        "sum", "calculation", {"a": Selector(ids=("a",)), "b": Selector(ids=("b",))},
+        {"expression": "a + b", "id": "total", "quantity": "total"}, group_by=GroupBy.SITE,
+    )  # fmt: skip
+    table = table_of("a", "b")
+    rules = RuleSet([rule], KINDS, table)
+    (point,) = rules.derived_points()
+    table.put(point)
+    rules.refresh()
+    found = rules.evaluate(batch_of((0, 1.0, 2.0), (1, 1.0, 3.0)), at_ns(1))
+    assert (found.derived.value.tolist(), rules.derived_points()) == ([5.0], [])

@@ -1,0 +1,65 @@
+"""A site's rules: packs by name from the installed package, overrides, and the site's own."""
+
+from __future__ import annotations
+
+from datetime import date
+from types import SimpleNamespace
+
+import pytest
+
+from alarm_rules.kinds import calculation, count, limit, offline
+from gateway.config import PackOverride
+from gateway.model.errors import ConfigError
+from gateway.model.rule import Rule, Selector
+from gateway.runtime.packs import pack_names, read_pack, site_rules
+
+KINDS = {k.KIND.name: k.KIND for k in (calculation, count, limit, offline)}
+OWN = Rule("own", "limit", {"value": Selector(quantity="rain")}, {"levels": {"H": 50.0}})
+
+
+def site(packs=(), overrides=(), rules=()):
+    """What `site_rules` reads of a site's configuration."""
+    return SimpleNamespace(path="site.toml", packs=packs, pack_overrides=overrides, rules=rules)
+
+
+def test_every_shipped_pack_can_be_read_by_its_name() -> None:
+    assert {
+        "coal-gas-2016",
+        "coal-personnel",
+        "tailings",
+        "road-transport",
+        "system-health",
+    } <= set(pack_names())
+    for name in pack_names():
+        assert read_pack(name).name == name
+
+
+def test_a_sites_own_rules_stand_behind_those_of_its_packs() -> None:
+    found = site_rules(site(packs=["road-transport"], rules=[OWN]), KINDS)
+    assert [pack.name for pack in found.packs] == ["road-transport"]
+    assert [rule.id for rule in found.rules] == [
+        "road-transport.overspeed-hazmat", "road-transport.terminal-offline", "own",
+    ]  # fmt: skip
+
+
+def test_a_signed_override_reaches_the_rule_with_its_date() -> None:
+    override = PackOverride(
+        rule="road-transport.terminal-offline",
+        parameters={"max_age_s": 600.0},
+        reason="long tunnel",
+        signed_by="Fleet manager",
+        signed_on=date(2026, 1, 15),
+    )
+    found = site_rules(site(packs=["road-transport"], overrides=[override]), KINDS)
+    (rule,) = [rule for rule in found.rules if rule.id == override.rule]
+    assert rule.parameters["max_age_s"] == 600.0
+    assert "by Fleet manager on 2026-01-15: long tunnel" in rule.citation.note
+
+
+def test_unknown_packs_and_refused_overrides_are_all_named_before_the_start() -> None:
+    loose = PackOverride(rule="road-transport.terminal-offline", parameters={"max_age_s": 600.0})
+    with pytest.raises(ConfigError) as caught:
+        site_rules(site(packs=["road-transport", "no-such"], overrides=[loose]), KINDS)
+    told = [str(fault) for fault in caught.value.faults]
+    assert told[0].startswith("site.toml: packs.no-such: one of coal-gas-2016")
+    assert "max_age_s is less strict" in told[1]
