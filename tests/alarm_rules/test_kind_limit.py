@@ -85,6 +85,7 @@ SAMPLES = st.lists(
 @given(SAMPLES, st.integers(0, 2**32))
 @example([Sample("a", 0.0, 3.0), Sample("a", 1.0, 0.0), Sample("a", 3.0, 3.0)], 0)
 @example([Sample("a", 0.0, 4.5, CAL), Sample("a", 1.0, 4.5), Sample("a", 4.0, 0.0)], 1)
+@example([Sample("a", 0.0, -3.0, CAL), Sample("a", 1.0, -3.0)], 0)
 def test_any_history_told_any_way_gives_the_conditions_of_the_scalar_reference(
     samples, seed
 ) -> None:

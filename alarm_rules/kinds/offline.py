@@ -1,0 +1,330 @@
+"""Silence: nothing heard of a point, a device or a whole adapter for longer than allowed.
+
+    sample     |        |                                  |
+               t0       t1                                 t2
+    silent                       ┌─────────────────────────┐
+                                 t1 + max_age              t2
+
+Silence is found out by the clock or by the next sample, whichever comes first, and begins at the
+same nanosecond either way. What was never heard counts from the moment the rule first judged.
+
+`needs = "good"`: only a sample with a usable value counts as heard; `"any"`: any sample does.
+
+A sample so old that its own silence has already run out does not end the alarm: a device whose
+clock is an hour slow would otherwise come and go with every sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from alarm_rules import segments as seg
+from alarm_rules.kinds._common import NS_PER_S, Parameters, Seconds, place_of, to_ns
+from gateway.contract.rule_kind import (
+    FOREVER,
+    NEVER,
+    Columns,
+    Feed,
+    GroupPlan,
+    InstancePlan,
+    Layout,
+    Planning,
+    PointTimes,
+    Rows,
+    RuleKind,
+    Signals,
+    Verdict,
+)
+from gateway.model.condition import Level
+from gateway.model.point import Point
+from gateway.model.rule import Rule
+
+_NO_AGE = np.iinfo(np.int64).max  # longer than since NEVER: not even a first sample is looked at
+
+
+class OfflineParameters(Parameters):
+    """How long silence is allowed: a span, or a multiple of the point's own interval."""
+
+    scope: Literal["point", "device", "adapter"] = "point"
+    max_age_s: Seconds | None = None  # with a factor: for points that state no interval
+    interval_factor: float | None = Field(default=None, gt=0)
+    floor_s: Seconds = 0.0  # never less than this, however short the interval
+    needs: Literal["good", "any"] = "good"
+    priority_of_hidden: Literal["inherit", "own"] = "inherit"
+
+    @model_validator(mode="after")
+    def _has_an_age(self) -> OfflineParameters:
+        if self.max_age_s is None and self.interval_factor is None:
+            raise ValueError("max_age_s or interval_factor must say how long silence is allowed")
+        if self.max_age_s == 0:
+            raise ValueError("max_age_s must be more than 0")
+        return self
+
+    def age_ns(self, points: Sequence[Point]) -> int | None:
+        """The span for a group: its fastest point decides. None when nothing says one."""
+        intervals = [p.interval_s for p in points if p.interval_s]
+        if self.interval_factor is not None and intervals:
+            return max(to_ns(self.interval_factor * min(intervals)), to_ns(self.floor_s), 1)
+        if self.max_age_s is None:
+            return None
+        return max(to_ns(self.max_age_s), to_ns(self.floor_s))
+
+
+def plan(planning: Planning) -> GroupPlan | None:
+    """One instance for each point, device or adapter."""
+    rule, parameters, key = planning.rule, planning.parameters, planning.key
+    members = planning.inputs["value"]
+    points = [planning.points[index] for index in members]
+    if not key:
+        return None  # a point without device or adapter: there is nobody to be silent
+    age_ns = parameters.age_ns(points)
+    if age_ns is None:
+        planning.problem("no max_age_s, and no point here states its interval")
+        return None
+    priority = rule.priority
+    if parameters.priority_of_hidden == "inherit":
+        hidden = [p for index in members if (p := planning.urgent(index)) is not None]
+        priority = min([priority, *hidden])
+    level = Level("OFFLINE", priority, age_ns / NS_PER_S, rule.level)
+    instance = InstancePlan(
+        target=key,
+        levels=(level,),
+        on_delay_ns=(to_ns(rule.on_delay_s),),
+        off_delay_ns=(to_ns(rule.off_delay_s),),
+        resets=(age_ns / NS_PER_S,),
+        setting=(age_ns, parameters.needs == "good"),
+        **_described(planning, points),
+    )
+    return GroupPlan(inputs=(members,), instances=(instance,))
+
+
+def _described(planning: Planning, points: Sequence[Point]) -> dict[str, str]:
+    if planning.parameters.scope == "point":
+        return {**place_of(planning, points[0]), "unit": "s"}
+    device = planning.points.device(planning.key)
+    areas = {point.area for point in points}
+    locations = {point.location for point in points}
+    return {
+        "unit": "s",
+        "device": planning.key if planning.parameters.scope == "device" else "",
+        "area": areas.pop() if len(areas) == 1 else "",
+        "location": locations.pop() if len(locations) == 1 else "",
+        "display_name": (device.name if device else "") or planning.key,
+    }
+
+
+class OfflineEvaluator:
+    """Keeps no time of its own but the birth of each instance: the core knows who was heard."""
+
+    latest_wins = False
+
+    def __init__(self, _width: int) -> None:
+        self.due_ns = FOREVER
+        self.instances = Columns(
+            settings={"age_ns": (np.int64, FOREVER), "good": (np.bool_, True)},
+            saved={
+                "born_ns": (np.int64, NEVER),
+                "silent": (np.bool_, False),
+                "silent_from_ns": (np.int64, NEVER),
+            },
+        )
+        self.slots = Columns()
+        self._layout: Layout | None = None
+        self._age_any = np.empty(0, np.int64)  # by point: the shortest span it is judged with
+        self._age_good = np.empty(0, np.int64)
+        self._marked = np.empty(0, np.bool_)  # by point
+        self._unborn = False
+
+    def configure(
+        self,
+        instances: Sequence[tuple[int, InstancePlan]],
+        _groups: Sequence[tuple[int, GroupPlan]],
+        layout: Layout,
+    ) -> None:
+        self._layout = layout
+        for row, plan_ in instances:
+            self.instances["age_ns"][row], self.instances["good"][row] = plan_.setting
+        self._marked = np.zeros(layout.point_count, np.bool_)
+        self._shorten(np.arange(layout.point_count))
+        self._unborn = True
+        self.due_ns = NEVER  # the next call looks at everything once
+
+    def _shorten(self, points: NDArray[np.int64]) -> None:
+        """The shortest span of each given point; 0 while one of its instances is silent."""
+        layout = self._layout
+        assert layout is not None
+        if len(self._age_any) != layout.point_count:
+            self._age_any = np.full(layout.point_count, _NO_AGE)
+            self._age_good = np.full(layout.point_count, _NO_AGE)
+        owner, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)
+        if len(owner) == 0:
+            return
+        instance = layout.group_instance[layout.slot_group[slots]]
+        age = np.where(self.instances["silent"][instance], 0, self.instances["age_ns"][instance])
+        good = self.instances["good"][instance]
+        head = np.flatnonzero(seg.heads(owner))
+        points = points[owner[head]]
+        self._age_any[points] = np.minimum.reduceat(np.where(good, _NO_AGE, age), head)
+        self._age_good[points] = np.minimum.reduceat(np.where(good, age, _NO_AGE), head)
+
+    def select(self, rows: Rows) -> NDArray[np.bool_]:
+        """Every row of each group that was silent or has a point with a gap: a group is never
+        silent for longer than its own point. Never heard is a gap of more than any span."""
+        layout = self._layout
+        assert layout is not None
+        gap = rows.since_usable_ns >= self._age_good[rows.point]
+        gap |= rows.since_heard_ns >= self._age_any[rows.point]
+        points = rows.point[gap]
+        if len(points) == 0:
+            return gap
+        _, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)
+        groups = np.unique(layout.slot_group[slots])
+        _, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
+        members = layout.slot_point[slots]
+        self._marked[members] = True
+        chosen: NDArray[np.bool_] = self._marked[rows.point]
+        self._marked[members] = False
+        return chosen
+
+    def judge(self, feed: Feed, times: PointTimes, now_ns: int) -> Verdict:
+        """Gaps between the samples of each group, from the last one before this call on."""
+        layout, table = self._layout, self.instances
+        assert layout is not None
+        self._bear(times.now_ns)
+        instance = layout.group_instance[feed.group]
+        counts = feed.usable | ~table["good"][instance]
+        counts &= ~(
+            table["silent"][instance]
+            & (feed.time_ns < table["silent_from_ns"][instance])
+            & (feed.time_ns + table["age_ns"][instance] <= now_ns)
+        )
+        feed, instance = feed.take(counts), instance[counts]
+        if len(feed) == 0:
+            return Verdict()
+        time_ns, age_ns = feed.time_ns, table["age_ns"][instance]
+        head = seg.heads(feed.group)
+        first = np.flatnonzero(head)
+        carried = self._base(feed.group[first], instance[first], times)
+        before = np.append(NEVER, time_ns[:-1])
+        before[first] = NEVER
+        before = np.maximum(before, np.repeat(carried, np.diff(np.append(first, len(head)))))
+        silent = np.where(head, table["silent"][instance], np.zeros(1, np.bool_))
+        begins = (time_ns - before >= age_ns) & ~silent
+        last = np.append(first[1:], len(head)) - 1
+        table["silent"][instance[first]] = False
+        self.due_ns = min(self.due_ns, int((time_ns[last] + age_ns[last]).min()))
+        return Verdict(
+            _signals(
+                (instance[begins], (before + age_ns)[begins]),
+                (instance[begins | silent], time_ns[begins | silent]),
+            )
+        )
+
+    def timers(self, now_ns: int, times: PointTimes) -> Signals | None:
+        """Everybody whose last sample is too old by now."""
+        layout, table = self._layout, self.instances
+        assert layout is not None
+        self._bear(times.now_ns)
+        waiting = np.flatnonzero(~table["silent"] & layout.instance_live)
+        base = self._base(layout.instance_group[waiting], waiting, times)
+        deadline = base + table["age_ns"][waiting]
+        fired = deadline <= now_ns
+        self.due_ns = int(deadline[~fired].min(initial=FOREVER))
+        rows, begin = waiting[fired], deadline[fired]
+        table["silent"][rows] = True
+        table["silent_from_ns"][rows] = begin
+        return _signals((rows, begin), (rows[:0], begin[:0]))
+
+    def _bear(self, now_ns: int) -> None:
+        if self._unborn:
+            born = self.instances["born_ns"]
+            born[born == NEVER] = now_ns
+            self._unborn = False
+
+    def _base(
+        self, groups: NDArray[np.int64], instances: NDArray[np.int64], times: PointTimes
+    ) -> NDArray[np.int64]:
+        """When each group was last heard; its birth where it never was."""
+        layout, table = self._layout, self.instances
+        assert layout is not None
+        if len(groups) == 0:
+            return np.empty(0, np.int64)
+        owner, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
+        points = layout.slot_point[slots]
+        good = table["good"][instances][owner]
+        heard = np.where(good, times.usable_ns[points], times.heard_ns[points])
+        newest = np.maximum.reduceat(heard, np.flatnonzero(seg.heads(owner)))
+        return np.where(newest == NEVER, table["born_ns"][instances], newest)
+
+    def settled(self, instances: NDArray[np.int64], _busy: NDArray[np.bool_]) -> None:
+        layout = self._layout
+        if layout is None or len(instances) == 0:
+            return
+        groups = layout.instance_group[instances]
+        _, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
+        self._shorten(np.unique(layout.slot_point[slots]))
+        if len(instances) == len(self.instances):  # after a refresh or a load: look at everything
+            self.due_ns = NEVER
+
+
+def _signals(
+    begins: tuple[NDArray[np.int64], NDArray[np.int64]],
+    ends: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> Signals:
+    """(instance, time) of silences found and of samples that end one, in order."""
+    instance, time_ns = (np.concatenate(pair) for pair in zip(begins, ends, strict=True))
+    size = len(instance)
+    timed = np.arange(size) < len(begins[0])
+    order = np.lexsort((~timed, time_ns, instance))
+    timed = timed[order]
+    return Signals(
+        instance=instance[order],
+        time_ns=time_ns[order],
+        set=timed[:, None],
+        reset=~timed[:, None],
+        value=np.full(size, np.nan),
+        quality=np.zeros(size, np.uint8),
+        timed=timed,
+    )
+
+
+def _group_by(_rule: Rule, parameters: OfflineParameters) -> str:
+    return parameters.scope
+
+
+def loosens(old: OfflineParameters, new: OfflineParameters) -> Sequence[str]:
+    """A longer silence allowed, or less asked of a sample."""
+    found = [
+        f"{name} is less strict"
+        for name in ("max_age_s", "interval_factor")
+        if (was := getattr(old, name)) is not None
+        and ((now := getattr(new, name)) is None or now > was)
+    ]
+    if old.max_age_s is None and new.max_age_s is not None and new.interval_factor is None:
+        found.append("max_age_s replaces a multiple of the interval")
+    if new.floor_s > old.floor_s:
+        found.append("floor_s is less strict")
+    for name, strict in (("needs", "good"), ("priority_of_hidden", "inherit")):
+        if getattr(new, name) != getattr(old, name) and getattr(new, name) != strict:
+            found.append(f"{name} is less strict")
+    if new.scope != old.scope:
+        found.append("scope is another one")
+    return found
+
+
+KIND = RuleKind(
+    name="offline",
+    summary="nothing heard of a point, a device or an adapter for too long",
+    parameters=OfflineParameters,
+    plan=plan,
+    build=OfflineEvaluator,
+    level_count=lambda _parameters: 1,
+    group_by=_group_by,
+    hides=True,
+    loosens=loosens,
+)

@@ -1,0 +1,213 @@
+"""From matched groups to arrays: programs filled, grown and re-filled as points come and go.
+
+    (rule, group key) ─kind.plan─▶ GroupPlan ─▶ rows of the roster ─▶ settings and layout arrays
+
+Rules that inherit the priority of what they hide (offline) are planned after the others, and again
+when a more urgent rule appears on one of their points.
+
+Not here: which points match (matching.py), row numbers (roster.py), judging (program.py).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alarm_rules.matching import CompiledRule, Matching
+from alarm_rules.program import Program
+from alarm_rules.roster import Roster
+from gateway.contract.rule_kind import GroupPlan, InstancePlan, Planning
+from gateway.model.condition import RuleInstance
+from gateway.model.point import Point, PointTable
+from gateway.model.rule import Priority, Rule
+
+
+@dataclass(slots=True)
+class _Changed:
+    """What one refresh has to write into one program."""
+
+    instances: list[tuple[int, InstancePlan]] = field(default_factory=list)
+    groups: list[tuple[int, GroupPlan]] = field(default_factory=list)
+    new: list[int] = field(default_factory=list)  # instance rows
+    is_any: bool = False  # a group came, changed or went
+
+
+class Programs:
+    """Every program of a rule set and what stands in it."""
+
+    def __init__(
+        self, rules: Sequence[CompiledRule], matching: Matching, points: PointTable
+    ) -> None:
+        self._rules = rules
+        self._matching = matching
+        self._points = points
+        self._urgent: dict[int, Priority] = {}
+        self._keys: dict[str, Program] = {}
+        self.instances: list[RuleInstance] = []
+        self.problems: dict[tuple[int, str], str] = {}
+        self.wanted: dict[str, Point] = {}  # derived points as they should be declared
+        widths: dict[str, int] = {}
+        for rule in rules:
+            count = rule.kind.level_count(rule.parameters)
+            widths[rule.kind.name] = max(widths.get(rule.kind.name, 1), count)
+        by_key: dict[tuple[int, str], Program] = {}
+        self._program_of: list[Program] = []
+        for rule in rules:
+            key = (rule.layer, rule.kind.name)
+            if key not in by_key:
+                by_key[key] = Program(rule.kind, rule.layer, widths[rule.kind.name])
+            self._program_of.append(by_key[key])
+        self.all = sorted(by_key.values(), key=lambda program: program.layer)
+        self.roster = {program: Roster() for program in self.all}
+        self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
+
+    def refresh(self, dirty: set[tuple[int, str]]) -> None:
+        """Plan the groups that changed; bring every program up to the size of the point table."""
+        changed = {program: _Changed() for program in self.all}
+        plain = sorted(item for item in dirty if not self._rules[item[0]].kind.hides)
+        for number, key in plain:
+            self._plan(number, key, changed[self._program_of[number]])
+        hiding = {item for item in dirty if self._rules[item[0]].kind.hides}
+        hiding |= set(self._hiding(plain))
+        for number, key in sorted(hiding):
+            self._plan(number, key, changed[self._program_of[number]])
+        for program in self.all:
+            self._fill(program, changed[program])
+
+    def _hiding(self, items: Iterable[tuple[int, str]]) -> Iterable[tuple[int, str]]:
+        for number, key in items:
+            for members in self._matching.of_rule[number].members(key).values():
+                for point in members:
+                    for other, place, _ in self._matching.places(point):
+                        if self._rules[other].kind.hides:
+                            yield other, place
+
+    def _plan(self, number: int, key: str, changed: _Changed) -> None:
+        compiled = self._rules[number]
+        roster = self.roster[self._program_of[number]]
+        self.problems.pop((number, key), None)
+        members = self._matching.of_rule[number].members(key)
+        plan = None
+        if any(members.values()):
+            planning = Planning(
+                rule=compiled.rule,
+                parameters=compiled.parameters,
+                key=key,
+                inputs=members,
+                points=self._points,
+                urgent=self._urgent.get,
+                problem=self._problem(number, key),
+            )
+            plan = compiled.kind.plan(planning)
+        if plan is None and not roster.knows(number, key):
+            return
+        row = roster.group(number, key)
+        roster.retire(row)
+        changed.is_any = True
+        if plan is not None:
+            self._place(number, row, plan, changed)
+
+    def _problem(self, number: int, key: str) -> Callable[[str], None]:
+        def note(text: str) -> None:
+            self.problems[(number, key)] = f"{self._rules[number].rule.id}: {key or '-'}: {text}"
+
+        return note
+
+    def _place(self, number: int, row: int, plan: GroupPlan, changed: _Changed) -> None:
+        rule, program = self._rules[number].rule, self._program_of[number]
+        roster = self.roster[program]
+        points = [point for members in plan.inputs for point in members]
+        roster.place_inputs(row, plan, rule, (self._points[point].id for point in points))
+        changed.groups.append((row, plan))
+        if plan.derived is not None:
+            self.wanted[plan.derived.id] = plan.derived
+        for wanted in plan.instances:
+            placed = roster.place_instance(row, wanted, rule)
+            if placed is None:
+                self._problem(number, wanted.target)("two groups with one target; one is judged")
+                continue
+            instance, is_new = placed
+            changed.instances.append((instance, wanted))
+            if is_new:
+                changed.new.append(instance)
+            if not program.kind.hides:
+                self._note_urgency(wanted, points)
+
+    def _note_urgency(self, plan: InstancePlan, points: Iterable[int]) -> None:
+        most = min((level.priority for level in plan.levels), default=Priority.LOW)
+        for point in points:
+            self._urgent[point] = min(self._urgent.get(point, most), most)
+
+    def _fill(self, program: Program, changed: _Changed) -> None:
+        """Write settings and layout; rows first, so that everything has its place."""
+        roster, state, layout = self.roster[program], program.state, program.layout
+        if not changed.is_any and layout.point_count == len(self._points):
+            return
+        size = len(roster.instance_keys)
+        state.grow(size)
+        for instance in changed.new:
+            state["position"][instance] = len(self.instances)
+            self.instances.append(_NO_INSTANCE)
+        roster.layout_into(layout, len(self._points))
+        program.evaluator.instances.grow(size)
+        program.evaluator.slots.grow(len(roster.slot_keys))
+        _write_levels(program, changed.instances)
+        for instance, plan in changed.instances:
+            number = roster.group_keys[layout.instance_group[instance]][0]
+            self.instances[state["position"][instance]] = _described(
+                roster.instance_keys[instance], self._rules[number].rule, plan
+            )
+        known = self._points
+        index = [known.index(i) if i and i in known else -1 for i in roster.derived_ids]
+        self.derived[program] = np.array(index, dtype=np.int64)
+        program.evaluator.configure(changed.instances, changed.groups, layout)
+        program.settle_all()
+
+
+def _write_levels(program: Program, instances: Sequence[tuple[int, InstancePlan]]) -> None:
+    """Delays and limits; all instances of a rule that share their levels at once."""
+    rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    plans: dict[tuple[int, ...], InstancePlan] = {}
+    for instance, plan in instances:
+        key = (id(plan.levels), id(plan.on_delay_ns), id(plan.off_delay_ns), id(plan.resets))
+        rows[key].append(instance)
+        plans[key] = plan
+    state = program.state
+    for same, plan in plans.items():
+        place = (np.array(rows[same]), slice(len(plan.levels)))
+        state["on_ns"][place] = plan.on_delay_ns
+        state["off_ns"][place] = plan.off_delay_ns
+        state["limit"][place] = [_number(level.limit) for level in plan.levels]
+        state["reset"][place] = plan.resets or np.nan
+
+
+def _number(limit: float | None) -> float:
+    return np.nan if limit is None else limit
+
+
+def _described(key: str, rule: Rule, plan: InstancePlan) -> RuleInstance:
+    return RuleInstance(
+        alarm_key=key,
+        rule=rule,
+        target=plan.target,
+        point_id=plan.point_id,
+        levels=plan.levels,
+        unit=plan.unit,
+        device=plan.device,
+        area=plan.area,
+        location=plan.location,
+        display_name=plan.display_name,
+    )
+
+
+_NO_INSTANCE = RuleInstance(
+    alarm_key="",
+    rule=Rule(id="", kind="", inputs={}, parameters={}),
+    target="",
+    point_id="",
+    levels=(),
+)

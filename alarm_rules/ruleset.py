@@ -1,0 +1,375 @@
+"""All rules of a site, compiled to arrays: batches in, changes of level out. Pure.
+
+    batch ─known? derived?─▶ effective time ─▶ reorder buffer ─▶ late? ─▶ layer 0 programs ─┐
+                                                             ┌─── derived samples ◀─────────┘
+                                                             └──▶ layer 1 programs … ─▶ Conditions
+
+**Effective time** is the device's own, except where its clock is absurd (flagged, or further ahead
+of receipt than the tolerance): then it is the time of receipt.
+
+**Lateness.** Everything up to `now_ns - lateness_ns` is taken as known: rows wait in the reorder
+buffer until then and are judged in order of time, and timers fire up to then. With 0 a row is
+judged at once. A row older than the newest judged row *of its point* is late: counted, not judged.
+The same history therefore gives the same conditions however it is cut, mixed within the lateness,
+repeated, interrupted by ticks or by save and load. With lateness 0 this needs one thing of the
+cuts: samples of one group with equal times come in one batch.
+
+The buffer is bounded: beyond `held_rows_max` its oldest rows are judged before their time.
+
+Not here: the algorithms (kinds/), exact delays (program.py), life cycles (lifecycle.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alarm_rules import state as st
+from alarm_rules.matching import Matching, compile_rules
+from alarm_rules.program import Changes, Program
+from alarm_rules.programs import Programs
+from gateway.contract.rule_kind import NEVER, Derived, PointTimes, Rows, RuleKind
+from gateway.model.batch import Batch
+from gateway.model.condition import Conditions, RuleInstance
+from gateway.model.errors import ConfigError, Fault
+from gateway.model.point import Point, PointTable
+from gateway.model.quality import BAD, Quality
+from gateway.model.rule import Rule
+
+CLOCK_TOLERANCE_NS = 5_000_000_000
+"""A device's clock may be this far ahead of ours before it is not believed (5 s, engineering)."""
+HELD_ROWS_MAX = 1_000_000
+"""30 MB of reorder buffer: ten seconds of lateness at 100,000 samples a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one call of `evaluate` found. Counts are of rows of this call's batch, but for
+    `judged_count` and `late_count`, which count rows when they leave the reorder buffer."""
+
+    conditions: Conditions
+    derived: Batch  # samples of calculated points, to be stored; already judged
+    judged_count: int = 0
+    late_count: int = 0
+    ignored_count: int = 0  # no rule asks for the point, or the table does not know it
+    derived_seen_count: int = 0  # our own derived samples on their second pass
+    clock_count: int = 0  # judged at the time of receipt
+    held_count: int = 0  # in the reorder buffer now
+    released_count: int = 0  # judged before their time because the buffer was full
+
+
+def check_rules(rules: Sequence[Rule], kinds: Mapping[str, RuleKind]) -> list[Fault]:
+    """Everything wrong with the rules themselves; `Fault.key` is `rule id.field`."""
+    return compile_rules(rules, kinds)[1]
+
+
+class RuleSet:
+    """Rules over a point table. One per site; not for use by two threads."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        kinds: Mapping[str, RuleKind],
+        points: PointTable,
+        *,
+        lateness_ns: int = 0,
+        clock_tolerance_ns: int = CLOCK_TOLERANCE_NS,
+        held_rows_max: int = HELD_ROWS_MAX,
+    ) -> None:
+        """Raises ConfigError with every fault of the rules."""
+        assert lateness_ns >= 0, "lateness is a span"
+        compiled, faults = compile_rules(rules, kinds)
+        if faults:
+            raise ConfigError(faults)
+        self.lateness_ns = lateness_ns
+        self._tolerance_ns = clock_tolerance_ns
+        self._held_rows_max = held_rows_max
+        self._points = points
+        self._matching = Matching(compiled, points)
+        self._programs = Programs(compiled, self._matching, points)
+        self._heard_ns = np.empty(0, np.int64)
+        self._usable_ns = np.empty(0, np.int64)
+        self._asked = np.empty(0, np.bool_)  # some rule asks for the point
+        self._derived = np.empty(0, np.bool_)  # one of our own points
+        self._held = Batch.empty()
+        self._offered: dict[str, Point] = {}
+        self.refresh()
+
+    # ------------------------------------------------------------------ the set of rules
+
+    @property
+    def instances(self) -> Sequence[RuleInstance]:
+        """By the numbers in `Conditions.instance`; grows, never renumbers. One that no longer
+        matches anything stays and falls silent."""
+        return self._programs.instances
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Why something a rule asks for cannot be judged: text for `check` and the status page."""
+        return [self._programs.problems[key] for key in sorted(self._programs.problems)]
+
+    def derived_points(self) -> list[Point]:
+        """Calculated points not given out yet, or changed since. A site may have configured one
+        (its name, its attributes) before any rule computed it, so standing in the table says
+        nothing. Declare them, `refresh`, and ask again until there are none: a calculation over
+        calculated points needs those declared first."""
+        wanted = self._programs.wanted
+        new = [point for point in wanted.values() if self._offered.get(point.id) != point]
+        self._offered = dict(wanted)
+        return new
+
+    @property
+    def derived_ids(self) -> list[str]:
+        """The points rules compute."""
+        return sorted(self._programs.wanted)
+
+    def refresh(self) -> None:
+        """Take in what changed in the point table. Nothing changed: costs one comparison."""
+        if self._matching.is_current:
+            return
+        self._programs.refresh(self._matching.update())
+        size = len(self._points)
+        extra = np.full(size - len(self._heard_ns), NEVER)
+        self._heard_ns = np.concatenate([self._heard_ns, extra])
+        self._usable_ns = np.concatenate([self._usable_ns, extra])
+        self._asked = np.zeros(size, np.bool_)
+        self._derived = np.zeros(size, np.bool_)
+        for program in self._programs.all:
+            self._asked[program.layout.slot_point[program.layout.slot_live]] = True
+        for point_id in self._programs.wanted:
+            if point_id in self._points:
+                self._derived[self._points.index(point_id)] = True
+
+    def current_levels(self) -> NDArray[np.uint8]:
+        """The level of every instance now, in the order of `instances`."""
+        levels = np.zeros(len(self.instances), np.uint8)
+        for program in self._programs.all:
+            levels[program.state["position"]] = program.levels()
+        return levels
+
+    # ------------------------------------------------------------------ judging
+
+    def evaluate(self, batch: Batch, now_ns: int) -> Evaluation:
+        """Judge a batch; an empty one is a tick."""
+        known, ignored, seen = self._known(batch)
+        time_ns, clock_count = self._effective(known)
+        known_to_ns = now_ns - self.lateness_ns
+        known, time_ns, released = self._release(known, time_ns, known_to_ns)
+        rows, late = self._rows(known, time_ns)
+        rows_and_derived, derived = self._run_layers(rows, now_ns, known_to_ns)
+        self._note_heard(rows_and_derived)
+        times = PointTimes(self._heard_ns, self._usable_ns, now_ns)
+        conditions = self._collect(
+            [(program, program.finish(times, known_to_ns)) for program in self._programs.all]
+        )
+        return Evaluation(
+            conditions=conditions,
+            derived=Batch.concat(derived),
+            judged_count=len(rows),
+            late_count=late,
+            ignored_count=ignored,
+            derived_seen_count=seen,
+            clock_count=clock_count,
+            held_count=len(self._held),
+            released_count=released,
+        )
+
+    def _known(self, batch: Batch) -> tuple[Batch, int, int]:
+        """The rows some rule asks for; how many none does; how many are our own derived ones."""
+        point = batch.point_index
+        if len(point) == 0:
+            return batch, 0, 0
+        if int(point.min()) < 0 or int(point.max()) >= len(self._asked):
+            inside = (point >= 0) & (point < len(self._asked))
+            batch = batch.take(inside)
+            point = batch.point_index
+            outside = int(len(inside) - inside.sum())
+        else:
+            outside = 0
+        wanted = self._asked[point]
+        seen = 0
+        if self._programs.wanted:
+            own = self._derived[point]
+            seen = int(np.count_nonzero(own))
+            wanted &= ~own
+        kept = int(np.count_nonzero(wanted))
+        if kept < len(point):
+            outside += len(point) - kept - seen
+            batch = batch.take(wanted)
+        return batch, outside, seen
+
+    def _effective(self, batch: Batch) -> tuple[NDArray[np.int64], int]:
+        source, received = batch.source_time_ns, batch.received_time_ns
+        absurd = source > received + self._tolerance_ns
+        absurd |= batch.quality == Quality.UNCERTAIN_CLOCK
+        count = int(np.count_nonzero(absurd))
+        return (np.where(absurd, received, source) if count else source), count
+
+    def _release(
+        self, batch: Batch, time_ns: NDArray[np.int64], known_to_ns: int
+    ) -> tuple[Batch, NDArray[np.int64], int]:
+        """The rows whose time has come; the others wait."""
+        if self.lateness_ns == 0:
+            return batch, time_ns, 0
+        if len(self._held):
+            time_ns = np.concatenate([self._effective(self._held)[0], time_ns])
+            batch = Batch.concat([self._held, batch])
+        ready = time_ns <= known_to_ns
+        released = 0
+        over = len(ready) - int(np.count_nonzero(ready)) - self._held_rows_max
+        if over > 0:
+            waiting = np.flatnonzero(~ready)
+            oldest = waiting[np.argsort(time_ns[waiting], kind="stable")[:over]]
+            ready[oldest] = True
+            released = over
+        self._held = batch.take(~ready)
+        return batch.take(ready), time_ns[ready], released
+
+    def _rows(self, batch: Batch, time_ns: NDArray[np.int64]) -> tuple[Rows, int]:
+        """Rows with what every kind asks about them; late ones taken out."""
+        heard = self._heard_ns[batch.point_index]
+        late = time_ns < heard
+        count = int(np.count_nonzero(late))
+        if count:
+            batch, time_ns, heard = batch.take(~late), time_ns[~late], heard[~late]
+        value, point = batch.value, batch.point_index
+        usable = (batch.quality < BAD) & (value == value)  # noqa: PLR0124  false for NaN
+        return Rows(
+            point=point,
+            value=value,
+            quality=batch.quality,
+            time_ns=time_ns,
+            received_ns=batch.received_time_ns,
+            usable=usable,
+            since_heard_ns=time_ns - heard,
+            since_usable_ns=time_ns - self._usable_ns[point],
+        ), count
+
+    def _run_layers(self, rows: Rows, now_ns: int, known_to_ns: int) -> tuple[Rows, list[Batch]]:
+        """Programs in order of their layers; what one derives the next layer sees."""
+        found: list[Batch] = []
+        times = PointTimes(self._heard_ns, self._usable_ns, now_ns)
+        stream, waiting, layer = rows, [rows], 0
+        for program in self._programs.all:
+            if program.layer != layer:
+                layer = program.layer
+                stream = waiting[0] if len(waiting) == 1 else _joined(waiting)
+                waiting = [stream]
+            derived = program.judge(stream, times, known_to_ns)
+            if derived is not None:
+                batch = self._derived_batch(program, derived)
+                found.append(batch)
+                waiting.append(self._rows(batch, batch.source_time_ns)[0])
+        return (waiting[0] if len(waiting) == 1 else _joined(waiting)), found
+
+    def _derived_batch(self, program: Program, derived: Derived) -> Batch:
+        point = self._programs.derived[program][derived.group]
+        declared = point >= 0
+        return Batch(
+            point_index=point[declared].astype(np.int32),
+            value=derived.value[declared],
+            quality=derived.quality[declared],
+            source_time_ns=derived.time_ns[declared],
+            received_time_ns=derived.received_ns[declared],
+        )
+
+    def _note_heard(self, rows: Rows) -> None:
+        _raise_to(self._heard_ns, rows.point, rows.time_ns)
+        if rows.usable.all():
+            _raise_to(self._usable_ns, rows.point, rows.time_ns)
+        else:
+            _raise_to(self._usable_ns, rows.point[rows.usable], rows.time_ns[rows.usable])
+
+    def _collect(self, found: Sequence[tuple[Program, Changes | None]]) -> Conditions:
+        """Every program's changes in one table, in order of (time, instance)."""
+        parts = [(program, changes) for program, changes in found if changes is not None]
+        if not parts:
+            return Conditions.empty()
+        columns = {
+            name: np.concatenate([getattr(changes, name) for _, changes in parts])
+            for name in ("level", "time_ns", "began_ns", "value", "limit", "quality")
+        }
+        instance = np.concatenate(
+            [program.state["position"][changes.instance] for program, changes in parts]
+        )
+        order = np.lexsort((instance, columns["time_ns"]))
+        return Conditions(
+            instance=instance[order],
+            late=np.zeros(len(order), np.bool_),
+            **{name: column[order] for name, column in columns.items()},
+        )
+
+    # ------------------------------------------------------------------ state
+
+    def save(self) -> dict[str, NDArray[np.generic]]:
+        """Everything a restart needs, by stable names; `load` of it goes on where this stands."""
+        heard = np.flatnonzero(self._heard_ns > NEVER)
+        held = self._held
+        arrays: st.Arrays = {
+            "version": np.array([st.STATE_VERSION]),
+            "points/id": st.as_names(self._points[int(p)].id for p in heard),
+            "points/heard_ns": self._heard_ns[heard],
+            "points/usable_ns": self._usable_ns[heard],
+            "held/id": st.as_names(self._points[int(p)].id for p in held.point_index),
+        }
+        for name in st.HELD_COLUMNS:
+            arrays[f"held/{name}"] = getattr(held, name).copy()
+        for number, program in enumerate(self._programs.all):
+            prefix = f"{number}:{program.kind.name}"
+            roster, levels = self._programs.roster[program], self._level_names(program)
+            arrays[f"{prefix}/instance/key"] = st.as_names(roster.instance_keys)
+            arrays[f"{prefix}/instance/levels"] = st.as_names(levels)
+            arrays[f"{prefix}/slot/key"] = st.as_names(roster.slot_keys)
+            st.save_columns(arrays, f"{prefix}/instance", program.state)
+            st.save_columns(arrays, f"{prefix}/own", program.evaluator.instances)
+            st.save_columns(arrays, f"{prefix}/slot", program.evaluator.slots)
+        return arrays
+
+    def _level_names(self, program: Program) -> list[str]:
+        return [
+            "|".join(level.name for level in self.instances[position].levels)
+            for position in program.state["position"]
+        ]
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over a saved state. Raises ConfigError for one of another version."""
+        version = int(arrays["version"][0])
+        if version != st.STATE_VERSION:
+            wanted = f"rule state of version {st.STATE_VERSION}, not {version}"
+            raise ConfigError([Fault("rule state", 0, "version", wanted)])
+        self.refresh()
+        ids = arrays["points/id"].tolist()
+        rows = np.array([i for i, name in enumerate(ids) if name.decode() in self._points], int)
+        index = np.array([self._points.index(ids[row].decode()) for row in rows], int)
+        self._heard_ns[index] = arrays["points/heard_ns"][rows]
+        self._usable_ns[index] = arrays["points/usable_ns"][rows]
+        self._held = st.load_held(arrays, self._points)
+        for program in self._programs.all:
+            roster, levels = self._programs.roster[program], self._level_names(program)
+            for prefix in st.prefixes(arrays, program.kind.name):
+                same = st.matched(
+                    st.keyed(arrays, f"{prefix}/instance/key", f"{prefix}/instance/levels"),
+                    [f"{k}{st.JOIN}{n}" for k, n in zip(roster.instance_keys, levels, strict=True)],
+                )
+                st.load_columns(arrays, f"{prefix}/instance", program.state, same)
+                st.load_columns(arrays, f"{prefix}/own", program.evaluator.instances, same)
+                slots = st.matched(arrays[f"{prefix}/slot/key"].tolist(), roster.slot_keys)
+                st.load_columns(arrays, f"{prefix}/slot", program.evaluator.slots, slots)
+            program.settle_all()
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__slots__))
+
+
+def _raise_to(
+    column: NDArray[np.int64], index: NDArray[np.int32], value: NDArray[np.int64]
+) -> None:
+    """column[index] = max(column[index], value); values are never below what stands there."""
+    if len(index):
+        column[index] = value
+        if (column[index] < value).any():  # a point twice, not in order of time
+            np.maximum.at(column, index, value)

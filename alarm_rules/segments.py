@@ -1,0 +1,164 @@
+"""The few array primitives every rule kind is made of. Pure numpy, no loop over rows.
+
+A *segment* is a run of rows with the same key (a rule instance, a group); rows are ordered by
+(key, time). `start[i]` is the first row of the segment row i belongs to.
+
+    key    3 3 3 7 7        start  0 0 0 3 3
+    mask   . x . . x        last_true -> -1 1 1 -1 4
+
+The primitive is the *segmented last true*, one running maximum: hysteresis is "what did the last
+row that said anything say", forward fill is "the value at the last row that had one", and a delay
+is hysteresis over runs instead of rows: the output is the value of the last run that lasted.
+
+Not here: what a row means (kinds/), state between calls (program.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+Index = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
+
+_RADIX_KEYS = 1 << 16
+"""numpy sorts uint16 by counting (radix): 6 times faster than the comparison sort of wider keys."""
+
+
+def sort_stable(key: NDArray[np.integer[Any]], limit: int) -> Index:
+    """The stable order of keys in [0, limit), by one or two counting passes where they fit."""
+    if limit <= _RADIX_KEYS:
+        return np.argsort(key.astype(np.uint16), kind="stable")
+    if limit <= _RADIX_KEYS * _RADIX_KEYS:
+        order = np.argsort((key & 0xFFFF).astype(np.uint16), kind="stable")
+        high = (key[order] >> 16).astype(np.uint16)
+        return order[np.argsort(high, kind="stable")]
+    return np.argsort(key, kind="stable")
+
+
+def group_sort(key: NDArray[np.integer[Any]], time: NDArray[np.int64], limit: int) -> Index:
+    """The order by (key, time), equal ones as they stood. Cheap when time is already ascending."""
+    if len(time) < 2 or bool((time[1:] >= time[:-1]).all()):
+        return sort_stable(key, limit)
+    order = np.argsort(time, kind="stable")
+    return order[sort_stable(key[order], limit)]
+
+
+def heads(*keys: NDArray[Any]) -> Mask:
+    """True on the first row of each run of equal keys (of all given columns together)."""
+    size = len(keys[0])
+    first = np.ones(size, dtype=bool)
+    if size > 1:
+        first[1:] = keys[0][1:] != keys[0][:-1]
+        for key in keys[1:]:
+            first[1:] |= key[1:] != key[:-1]
+    return first
+
+
+def starts_of(first: Mask) -> Index:
+    """For each row the index of its segment's first row."""
+    return np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
+
+
+def last_true(mask: Mask, start: Index) -> Index:
+    """For each row the newest row at or before it, in its segment, where `mask` holds; else -1.
+
+    `mask` may have a second axis (levels); every column is its own question.
+    """
+    row = np.arange(len(mask))
+    if mask.ndim == 2:
+        row, start = row[:, None], start[:, None]
+    newest = np.maximum.accumulate(np.where(mask, row, -1), axis=0)
+    return np.where(newest >= start, newest, -1)
+
+
+def forward_fill(value: NDArray[T], known: Mask, start: Index, carried: NDArray[T]) -> NDArray[T]:
+    """Each row's value, or the last known one of its segment, or `carried` (one for each row)."""
+    newest = last_true(known, start)
+    if value.ndim == 2:
+        held = np.take_along_axis(value, np.maximum(newest, 0), axis=0)
+    else:
+        held = value[np.maximum(newest, 0)]
+    return np.where(newest >= 0, held, carried)
+
+
+def expand(counts: Index) -> tuple[Index, Index]:
+    """(owner, ordinal) for each of `counts[i]` things owner i has: [2, 1] -> [0 0 1], [0 1 0]."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    ends = np.cumsum(counts)
+    return owner, np.arange(len(owner)) - np.repeat(ends - counts, counts)
+
+
+def gather_lists(
+    start: Index, members: Index, owners: NDArray[np.integer[Any]]
+) -> tuple[Index, Index]:
+    """Of a compressed list of lists: (position in `owners`, member) for every member of each."""
+    counts = start[owners + 1] - start[owners]
+    owner, ordinal = expand(counts)
+    return owner, members[start[owners[owner]] + ordinal]
+
+
+def compress_lists(owner: Index, count: int, member: Index) -> tuple[Index, Index]:
+    """The compressed list of lists (start, members) from (owner, member) pairs in any order."""
+    order = sort_stable(owner, max(count, 1))
+    start = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(np.bincount(owner, minlength=count), out=start[1:])
+    return start, member[order]
+
+
+@dataclass(frozen=True, slots=True)
+class Hysteresis:
+    """The condition after every step, and where it changed."""
+
+    state: Mask
+    edge: Mask
+
+
+def hysteresis(set_: Mask, reset: Mask, start: Index, carried: Mask) -> Hysteresis:
+    """`set_` raises, `reset` clears, both: raises, neither: holds. `carried` is the state before
+    each row's segment, one for each row."""
+    newest = last_true(set_ | reset, start)
+    said = np.take_along_axis(set_, np.maximum(newest, 0), axis=0)
+    state = np.where(newest >= 0, said, carried)
+    before = np.empty_like(state)
+    before[1:] = state[:-1]
+    first = start == np.arange(len(start))
+    before[first] = carried[first]
+    return Hysteresis(state, state != before)
+
+
+@dataclass(frozen=True, slots=True)
+class Debounced:
+    """Of each run: whether it lasted, and whether the output changed with it."""
+
+    lasted: Mask
+    before: Mask  # the output before the run
+    changed: Mask
+    effect_ns: NDArray[np.int64]  # when the output takes the run's value, exact
+
+
+def debounce(  # noqa: PLR0917  the columns of one table
+    value: Mask,
+    begin_ns: NDArray[np.int64],
+    end_ns: NDArray[np.int64],
+    delay_ns: NDArray[np.int64],
+    start: Index,
+    carried: Mask,
+) -> Debounced:
+    """Delays as hysteresis over runs: a run counts once it lasted its delay, from begin + delay on.
+
+    Runs are ordered by (key, begin); `end_ns` is the next run's begin or the time known up to.
+    A run that ends exactly when its delay does has lasted.
+    """
+    lasted = end_ns - begin_ns >= delay_ns
+    newest = last_true(lasted, start)
+    output = np.where(newest >= 0, value[np.maximum(newest, 0)], carried)
+    before = np.empty_like(output)
+    before[1:] = output[:-1]
+    first = start == np.arange(len(start))
+    before[first] = carried[first]
+    return Debounced(lasted, before, lasted & (value != before), begin_ns + delay_ns)

@@ -1,0 +1,96 @@
+"""The rule core's state as arrays, by stable names: alarm keys and point ids, never row numbers.
+
+    version
+    points/{id, heard_ns, usable_ns}
+    held/{id, value, quality, source_time_ns, received_time_ns}      rows of the reorder buffer
+    <n>:<kind>/instance/{key, levels, …}   …/own/{…}   …/slot/{key, …}   one row each
+
+Loading matches by name: what is gone is dropped, what is new starts fresh, an instance whose levels
+have other names starts fresh too (its bits would mean something else).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.contract.rule_kind import Columns
+from gateway.model.batch import Batch
+from gateway.model.point import PointTable
+
+STATE_VERSION = 1
+JOIN = "\x1e"  # between an alarm key and its level names
+HELD_COLUMNS = ("value", "quality", "source_time_ns", "received_time_ns")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def as_names(names: Iterable[str]) -> NDArray[np.bytes_]:
+    """Text as one array of UTF-8 bytes."""
+    encoded = [name.encode() for name in names]
+    return np.array(encoded, dtype=np.bytes_) if encoded else np.empty(0, dtype="S1")
+
+
+def save_columns(into: Arrays, prefix: str, columns: Columns) -> None:
+    for name in columns.saved:
+        into[f"{prefix}/{name}"] = columns[name].copy()
+
+
+def load_columns(
+    arrays: Mapping[str, NDArray[Any]],
+    prefix: str,
+    columns: Columns,
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> None:
+    """Take the saved rows `pairs[0]` into the rows `pairs[1]`."""
+    saved, rows = pairs
+    for name in columns.saved:
+        source = arrays.get(f"{prefix}/{name}")
+        if source is None:
+            continue
+        target = columns[name]
+        if target.ndim == 2:
+            width = min(target.shape[1], source.shape[1])
+            target[rows, :width] = source[saved, :width]
+        else:
+            target[rows] = source[saved]
+
+
+def matched(
+    saved: Sequence[bytes], current: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(saved row, current row) for every name that stands in both."""
+    where = {name: row for row, name in enumerate(saved)}
+    pairs = [
+        (where[encoded], row)
+        for row, name in enumerate(current)
+        if (encoded := name.encode()) in where
+    ]
+    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def keyed(arrays: Mapping[str, NDArray[Any]], first: str, second: str) -> list[bytes]:
+    """Two name columns as one."""
+    join = JOIN.encode()
+    columns = (arrays[first].tolist(), arrays[second].tolist())
+    return [a + join + b for a, b in zip(*columns, strict=True)]
+
+
+def prefixes(arrays: Mapping[str, NDArray[Any]], kind: str) -> list[str]:
+    """The saved programs of a kind: a rule may have moved to another layer since."""
+    tail = f":{kind}/instance/key"
+    return [name.removesuffix("/instance/key") for name in arrays if name.endswith(tail)]
+
+
+def load_held(arrays: Mapping[str, NDArray[Any]], points: PointTable) -> Batch:
+    """The reorder buffer, by point id; rows of points that are gone are dropped."""
+    ids = [name.decode() for name in arrays["held/id"].tolist()]
+    rows = np.array([row for row, name in enumerate(ids) if name in points], dtype=np.int64)
+    return Batch(
+        np.array([points.index(ids[row]) for row in rows], dtype=np.int32),
+        *(arrays[f"held/{name}"][rows] for name in HELD_COLUMNS),
+    )

@@ -1,0 +1,284 @@
+"""An algorithm that judges: what a rule kind offers and what the rule core does for it.
+
+    points matching the rule's selectors
+       └─ plan() ─> GroupPlan (inputs together) ─> InstancePlan (levels, delays)      Python, once
+    samples ─> select() ─> judge() ─> Signals (set / reset per level) or Derived      arrays, always
+               timers() ─────────────┘    └─ the core: hysteresis, exact delays, most severe level
+
+A kind never sees a batch, a delay, a late row, a duplicate's history or the operator: the core
+sorts, holds back and deduplicates, and turns set / reset into changes of level at exact times.
+
+Arrays only: `select`, `judge` and `timers` are called with everything there is of one kind, and
+have no loop over samples or points. **They are pure but for the evaluator's own `Columns`**, which
+the core grows, saves and loads: a kind that keeps its memory there survives a restart unasked.
+
+**At equal times** rows of one instance are one step: `set` wins over `reset`, whatever the order,
+so that a duplicate, another cut or another order cannot change the verdict. A kind that keeps a
+snapshot of several inputs says `latest_wins` instead: its newest signal knows more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from gateway.model.condition import Level
+from gateway.model.point import Point, PointTable
+from gateway.model.rule import Priority, Rule
+
+NEVER = -(1 << 62)
+"""A time before every time: the point was never heard. Far enough from the ends of int64 that a
+difference with a real time (1.8e18 ns now) does not wrap."""
+FOREVER = 1 << 62
+"""A time after every time: no timer is set."""
+
+
+class Columns:
+    """Equal-length arrays by name that grow together. `saved` ones are state, others are setting.
+
+    A field is (dtype, fill) or (dtype, fill, width) for one row of `width` values per member.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, tuple[Any, ...]] | None = None,
+        saved: Mapping[str, tuple[Any, ...]] | None = None,
+    ) -> None:
+        self._fields = {**(settings or {}), **(saved or {})}
+        self.saved = tuple(saved or {})
+        self._arrays = {name: self._blank(name, 0) for name in self._fields}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """The live array: write into it. Fetch it anew after the set of rules was refreshed."""
+        return self._arrays[name]
+
+    def grow(self, size: int) -> None:
+        extra = size - self._size
+        assert extra >= 0, "rule instances are never taken away"
+        if extra:
+            for name, array in self._arrays.items():
+                self._arrays[name] = np.concatenate([array, self._blank(name, extra)])
+            self._size = size
+
+    def clear(self, row: int) -> None:
+        """Back to the fill: the member is another one now."""
+        for name in self.saved:
+            self._arrays[name][row] = self._fields[name][1]
+
+    def _blank(self, name: str, size: int) -> NDArray[Any]:
+        dtype, fill, *width = self._fields[name]
+        return np.full((size, *width), fill, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePlan:
+    """One alarm a group can raise. Delays are per level, in the order of `levels`."""
+
+    target: str  # what the alarm is about; with the rule's id its stable key
+    levels: tuple[Level, ...]
+    on_delay_ns: tuple[int, ...]
+    off_delay_ns: tuple[int, ...]
+    resets: tuple[float, ...] = ()  # the value that decided when the level ends; NaN for none
+    point_id: str = ""
+    unit: str = ""
+    device: str = ""
+    area: str = ""
+    location: str = ""
+    display_name: str = ""
+    setting: Any = None  # the kind's own, read back in `configure`
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """Points that are judged together, and what may come of it."""
+
+    inputs: tuple[tuple[int, ...], ...]  # point indices of each input, as in `Planning.inputs`
+    instances: tuple[InstancePlan, ...] = ()
+    derived: Point | None = None  # the point this group computes, if it computes one
+    setting: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """Everything `plan` may look at for one group of one rule."""
+
+    rule: Rule
+    parameters: Any  # the kind's own model, validated
+    key: str  # point id, device id, area, adapter or "site"
+    inputs: Mapping[str, tuple[int, ...]]  # input name -> indices of the matching points
+    points: PointTable
+    urgent: Callable[[int], Priority | None]  # most urgent level planned on a point so far
+    problem: Callable[[str], None]  # say why nothing can be judged here; shown to the operator
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Samples that are judged now, in order of arrival; none is late. Effective times."""
+
+    point: NDArray[np.int32]
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+    time_ns: NDArray[np.int64]
+    received_ns: NDArray[np.int64]
+    usable: NDArray[np.bool_]  # not bad and a number
+    since_heard_ns: NDArray[np.int64]  # since the newest sample of the point before this call
+    since_usable_ns: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+    def take(self, rows: NDArray[Any]) -> Rows:
+        return Rows(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The chosen samples, once for each group they belong to, ordered by (group, time)."""
+
+    group: NDArray[np.int64]
+    slot: NDArray[np.int64]  # which input of the group, as a row of the evaluator's slot table
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+    time_ns: NDArray[np.int64]
+    received_ns: NDArray[np.int64]
+    usable: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def take(self, rows: NDArray[Any]) -> Feed:
+        return Feed(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the samples say of each level, before delays; ordered by (instance, time)."""
+
+    instance: NDArray[np.int64]  # of this evaluator
+    time_ns: NDArray[np.int64]
+    set: NDArray[np.bool_]  # (rows, levels): beyond the limit
+    reset: NDArray[np.bool_]  # (rows, levels): back; neither = hold
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+    timed: NDArray[np.bool_] | None = None  # found by a clock, before any sample of that time
+
+    def __len__(self) -> int:
+        return len(self.instance)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Samples of the groups' own points, ordered by (group, time)."""
+
+    group: NDArray[np.int64]
+    time_ns: NDArray[np.int64]
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+    received_ns: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a kind says of a feed; a calculation says samples, all others signals."""
+
+    signals: Signals | None = None
+    derived: Derived | None = None
+
+
+@dataclass(slots=True)
+class Layout:
+    """How points, slots, groups and instances of one evaluator hang together; kept by the core.
+
+    The core replaces the arrays when points were added: read them from here every time.
+    """
+
+    slot_group: NDArray[np.int64]
+    slot_point: NDArray[np.int64]
+    slot_input: NDArray[np.int64]  # ordinal of the input in GroupPlan.inputs
+    slot_live: NDArray[np.bool_]  # a point that no longer matches leaves its slot behind
+    group_instance: NDArray[np.int64]  # the group's first instance, -1 for none
+    group_slots: NDArray[np.int64]  # live slots ordered by group, …
+    group_start: NDArray[np.int64]  # … those of group g from group_start[g] to group_start[g + 1]
+    point_slots: NDArray[np.int64]  # live slots ordered by point, …
+    point_start: NDArray[np.int64]
+    instance_group: NDArray[np.int64]
+    instance_live: NDArray[np.bool_]
+    point_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PointTimes:
+    """When each point was last heard, by point index; NEVER where it was not."""
+
+    heard_ns: NDArray[np.int64]
+    usable_ns: NDArray[np.int64]  # with a value that is a number and not bad
+    now_ns: int  # of this call: a clock for what has no sample yet
+
+
+class Evaluator(Protocol):
+    """All rules of one kind, as arrays.
+
+    instances, slots: the evaluator's tables, one row per instance and per (group, input, point).
+    due_ns: the next time `timers` has something to say; FOREVER for none.
+    """
+
+    instances: Columns
+    slots: Columns
+    due_ns: int
+    latest_wins: bool
+
+    def configure(
+        self,
+        instances: Sequence[tuple[int, InstancePlan]],
+        groups: Sequence[tuple[int, GroupPlan]],
+        layout: Layout,
+    ) -> None:
+        """New or changed instances and groups. Called after the tables have grown."""
+        ...
+
+    def select(self, rows: Rows) -> NDArray[np.bool_]:
+        """The fast path: which rows can make a difference. Cheap, and true when in doubt."""
+        ...
+
+    def judge(self, feed: Feed, times: PointTimes, now_ns: int) -> Verdict:
+        """What the chosen rows say. `times` are those before this call, `now_ns` the time up to
+        which everything is known."""
+        ...
+
+    def timers(self, now_ns: int, times: PointTimes) -> Signals | None:
+        """What the clock says by itself up to `now_ns`; `times` include the rows just judged."""
+        ...
+
+    def settled(self, instances: NDArray[np.int64], busy: NDArray[np.bool_]) -> None:
+        """Told which of the touched instances are in condition or on their way in or out, by the
+        core after a change, a refresh or a load."""
+        ...
+
+
+@dataclass(frozen=True)
+class RuleKind:
+    """What the entry point names."""
+
+    name: str
+    summary: str  # one line for `hazard-gateway plugins`
+    parameters: type[BaseModel]  # unknown keys refused; every option has a unit in its name
+    plan: Callable[[Planning], GroupPlan | None]  # None: nothing to judge in this group
+    build: Callable[[int], Evaluator]  # how many levels the largest rule of this kind has
+    level_count: Callable[[Any], int]  # parameters -> levels
+    inputs: Sequence[str] | None = ("value",)  # None: the rule names them itself
+    group_by: Callable[[Rule, Any], str] | None = None  # a GroupBy's value; None: the rule's own
+    produces: Callable[[Rule, Any], Point | None] = field(default=lambda _rule, _parameters: None)
+    check: Callable[[Rule, Any], Sequence[str]] = field(default=lambda _rule, _parameters: ())
+    loosens: Callable[[Any, Any], Sequence[str]] | None = None
+    """(parameters, changed parameters) -> what became less strict; None: every change may have."""
+    per_device: Sequence[str] = ()  # replan a rule when a device of one of these kinds changes
+    hides: bool = False  # plans last: inherits the priority of what its silence hides

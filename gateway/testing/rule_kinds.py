@@ -1,0 +1,290 @@
+"""`check_rule_kind`: what every rule kind must hold, whatever it judges.
+
+Give it a case (rules, a point table, a history of samples) and it drives the real rule core
+through it in many ways that must not matter: cut, mixed within the lateness, repeated, interrupted
+by ticks, saved and loaded, with points renumbered, with strangers in between. A scalar reference,
+where the test has one, is compared with the plainest drive.
+
+Histories obey the one condition the core states: with a call `now`, everything up to
+`now - lateness` has arrived. Random choices come from a seed, which is printed on failure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from alarm_rules.ruleset import Evaluation, RuleSet
+from gateway.contract.rule_kind import RuleKind
+from gateway.model.batch import Batch
+from gateway.model.point import Device, Point, PointTable
+from gateway.model.quality import Quality
+from gateway.model.rule import Rule
+
+NS_PER_S = 1_000_000_000
+START_NS = 1_700_000_000 * NS_PER_S
+_STRANGER = "stranger.that.no.rule.asks.for"
+
+
+class Sample(NamedTuple):
+    """One row of a history; `time_s` counts from the start of the case."""
+
+    point: str
+    time_s: float
+    value: float
+    quality: int = 0
+
+
+class Change(NamedTuple):
+    """One change of level, by names instead of numbers. NaN is None, so that equality works."""
+
+    time_ns: int
+    alarm_key: str
+    level: str  # "" for normal
+    began_ns: int
+    value: float | None
+    limit: float | None
+    quality: int
+
+
+class DerivedSample(NamedTuple):
+    """One sample of a calculated point, by name."""
+
+    point: str
+    time_ns: int
+    value: float | None
+    quality: int
+
+
+class Story(NamedTuple):
+    """Everything the core said about a history."""
+
+    changes: list[Change]
+    derived: list[DerivedSample]
+
+
+@dataclass(frozen=True)
+class RuleCase:
+    """One site and what happened there."""
+
+    rules: Sequence[Rule]
+    points: Sequence[Point]
+    samples: Sequence[Sample]
+    devices: Sequence[Device] = ()
+    kinds: Mapping[str, RuleKind] = field(default_factory=dict)  # those the rules need besides
+    end_s: float = 0.0  # ticks go on until then; at least the last sample
+
+    @property
+    def end_ns(self) -> int:
+        newest = max((sample.time_s for sample in self.samples), default=0.0)
+        return at_ns(max(self.end_s, newest))
+
+
+Reference = Callable[[RuleCase], Story]
+
+
+def at_ns(time_s: float) -> int:
+    return START_NS + round(time_s * NS_PER_S)
+
+
+def check_rule_kind(
+    kind: RuleKind, case: RuleCase, *, reference: Reference | None = None, seed: int = 0
+) -> Story:
+    """Every law over one case; returns what the core said."""
+    kinds = {**case.kinds, kind.name: kind}
+    plain = drive(case, kinds)
+    if reference is not None:
+        expected = reference(case)
+        assert plain.changes == expected.changes, _differ("the reference", plain, expected)
+        assert plain.derived == expected.derived, _differ("the reference", plain, expected)
+    rng = random.Random(seed)  # noqa: S311  a seeded test, not a secret
+    ways = {
+        "cut anywhere, with ticks": Way(cuts=True),
+        "saved and loaded between cuts": Way(cuts=True, restarts=True),
+        "repeated": Way(cuts=True, repeats=True),
+        "mixed within the lateness": Way(cuts=True, lateness_s=3.0, repeats=True),
+        "mixed, repeated and restarted": Way(
+            cuts=True, restarts=True, repeats=True, lateness_s=3.0
+        ),
+        "with points renumbered": Way(renumbered=True),
+        "among strangers": Way(strangers=True),
+    }
+    for name, way in ways.items():
+        told = drive(case, kinds, way=way, rng=rng)
+        known = plain if not way.lateness_s else drive(case, kinds, way=Way(lateness_s=3.0))
+        assert told == known, f"seed {seed}: " + _differ(name, told, known)
+    check_nothing_happens_without_samples(case, kinds)
+    return plain
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a history is told."""
+
+    cuts: bool = False
+    restarts: bool = False
+    repeats: bool = False
+    lateness_s: float = 0.0
+    renumbered: bool = False
+    strangers: bool = False
+
+
+class _Arrival(NamedTuple):
+    arrival_ns: int
+    order: int
+    sample: Sample
+
+
+def drive(
+    case: RuleCase,
+    kinds: Mapping[str, RuleKind],
+    *,
+    way: Way = Way(),
+    rng: random.Random | None = None,
+) -> Story:
+    """Tell the history to a fresh rule set and note what it says, up to the end of the case."""
+    rng = rng or random.Random(0)  # noqa: S311  a seeded test, not a secret
+    table = _table(case, way, rng)
+    lateness_ns = round(way.lateness_s * NS_PER_S)
+
+    def fresh() -> RuleSet:
+        rules = RuleSet(case.rules, kinds, table, lateness_ns=lateness_ns)
+        while points := rules.derived_points():
+            for point in points:
+                table.put(point)
+            rules.refresh()
+        return rules
+
+    rules = fresh()
+    story = Story([], [])
+    _note(story, rules, rules.evaluate(Batch.empty(), START_NS), table)
+    for now_ns, samples in _calls(case, way, rng):
+        _note(story, rules, rules.evaluate(_batch(samples, table, way), now_ns), table)
+        if way.restarts and rng.random() < 0.5:
+            saved, rules = rules.save(), fresh()
+            rules.load(saved)
+    story.changes.sort(key=lambda change: (change.time_ns, change.alarm_key))
+    story.derived.sort(key=lambda sample: (sample.time_ns, sample.point))
+    return story
+
+
+def _table(case: RuleCase, way: Way, rng: random.Random) -> PointTable:
+    table = PointTable()
+    for device in case.devices:
+        table.put_device(device)
+    points = list(case.points)
+    if way.renumbered:
+        points += [Point(id=f"filler.{number}") for number in range(5)]
+        rng.shuffle(points)
+    for point in points:
+        table.put(point)
+    if way.strangers:
+        table.put(Point(id=_STRANGER))
+    return table
+
+
+def _calls(case: RuleCase, way: Way, rng: random.Random) -> list[tuple[int, list[Sample]]]:
+    """(now, rows) of each call. A row is handed over by the first call at or after its arrival."""
+    lateness_ns = round(way.lateness_s * NS_PER_S)
+    end_ns = case.end_ns + lateness_ns
+    arrivals = [
+        _Arrival(at_ns(s.time_s) + rng.randrange(lateness_ns or 1), n, s)
+        for n, s in enumerate(case.samples)
+    ]
+    if way.repeats:
+        again = [a for a in arrivals if rng.random() < 0.4]
+        arrivals += [
+            _Arrival(min(end_ns, a.arrival_ns + rng.randrange(1, 20 * NS_PER_S)), a.order, a.sample)
+            for a in again
+        ]
+    arrivals.sort()
+    nows = {end_ns}
+    if way.cuts:
+        nows |= {a.arrival_ns for a in arrivals if rng.random() < 0.5}
+        nows |= {rng.randrange(START_NS, end_ns + 1) for _ in range(6)}
+    calls, begin = [], 0
+    for now_ns in sorted(nows):
+        end = begin
+        while end < len(arrivals) and arrivals[end].arrival_ns <= now_ns:
+            end += 1
+        calls.append((now_ns, [a.sample for a in arrivals[begin:end]]))
+        begin = end
+    return calls
+
+
+def _batch(samples: Sequence[Sample], table: PointTable, way: Way) -> Batch:
+    rows = list(samples)
+    if way.strangers:
+        rows += [Sample(_STRANGER, s.time_s, 1e9, s.quality) for s in samples]
+    batch = Batch.of(
+        [table.index(s.point) for s in rows],
+        [s.value for s in rows],
+        [at_ns(s.time_s) for s in rows],
+        quality=[s.quality for s in rows],
+        received_time_ns=[at_ns(s.time_s) for s in rows],
+    )
+    assert not batch.value.flags.writeable, "the core is handed read-only input"
+    return batch
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _note(story: Story, rules: RuleSet, found: Evaluation, table: PointTable) -> None:
+    """Add what one call said; rows of one call must stand in order of time and instance."""
+    rows = found.conditions
+    order = list(zip(rows.time_ns.tolist(), rows.instance.tolist(), strict=True))
+    assert order == sorted(order), "conditions are ordered by (time, instance)"
+    for i in range(len(rows)):
+        instance = rules.instances[rows.instance[i]]
+        level = int(rows.level[i])
+        story.changes.append(
+            Change(
+                time_ns=int(rows.time_ns[i]),
+                alarm_key=instance.alarm_key,
+                level=instance.levels[level - 1].name if level else "",
+                began_ns=int(rows.began_ns[i]),
+                value=_number(rows.value[i]),
+                limit=_number(rows.limit[i]),
+                quality=int(rows.quality[i]),
+            )
+        )
+    derived = found.derived
+    story.derived.extend(
+        DerivedSample(
+            table[int(derived.point_index[i])].id,
+            int(derived.source_time_ns[i]),
+            _number(derived.value[i]),
+            int(derived.quality[i]),
+        )
+        for i in range(len(derived))
+    )
+
+
+def check_nothing_happens_without_samples(case: RuleCase, kinds: Mapping[str, RuleKind]) -> None:
+    """Empty batches at one time over and over, and bad values alone, raise no value alarm."""
+    silent = RuleCase(case.rules, case.points, (), case.devices, case.kinds, 0.0)
+    assert drive(silent, kinds) == Story([], []), "a tick at the start said something"
+    hold = [
+        Sample(s.point, s.time_s, s.value if n % 2 else float("nan"), int(Quality.BAD) * (n % 2))
+        for n, s in enumerate(case.samples)
+    ]
+    told = drive(RuleCase(case.rules, case.points, hold, case.devices, case.kinds), kinds)
+    spoken = [change for change in told.changes if change.value is not None]
+    assert not spoken, f"values that are bad or no number were judged: {spoken}"
+
+
+def _differ(name: str, told: Story, expected: Story) -> str:
+    lines = [f"{name} told another story"]
+    for what, left, right in (
+        ("change", told.changes, expected.changes),
+        ("derived", told.derived, expected.derived),
+    ):
+        lines += [f"  only here, {what}: {row}" for row in left if row not in right]
+        lines += [f"  missing, {what}: {row}" for row in right if row not in left]
+    return "\n".join(lines)
