@@ -11,7 +11,8 @@ from alarm_rules.kinds import calculation, count, limit, offline
 from gateway.config import PackOverride
 from gateway.model.errors import ConfigError
 from gateway.model.rule import Rule, Selector
-from gateway.runtime.packs import pack_names, read_pack, site_rules
+from gateway.runtime.packs import pack_names, read_pack
+from gateway.runtime.siterules import site_rules
 
 KINDS = {k.KIND.name: k.KIND for k in (calculation, count, limit, offline)}
 OWN = Rule("own", "limit", {"value": Selector(quantity="rain")}, {"levels": {"H": 50.0}})
@@ -56,10 +57,16 @@ def test_a_signed_override_reaches_the_rule_with_its_date() -> None:
     assert "by Fleet manager on 2026-01-15: long tunnel" in rule.citation.note
 
 
-def test_unknown_packs_and_refused_overrides_are_all_named_before_the_start() -> None:
+def test_a_refused_override_is_named_and_the_rule_stays_as_the_law_has_it() -> None:
     loose = PackOverride(rule="road-transport.terminal-offline", parameters={"max_age_s": 600.0})
-    with pytest.raises(ConfigError) as caught:
-        site_rules(site(packs=["road-transport", "no-such"], overrides=[loose]), KINDS)
-    told = [str(fault) for fault in caught.value.faults]
-    assert told[0].startswith("site.toml: packs.no-such: one of coal-gas-2016")
-    assert "max_age_s is less strict" in told[1]
+    found = site_rules(site(packs=["road-transport"], overrides=[loose]), KINDS)
+    (fault,) = found.faults
+    assert str(fault).startswith("site.toml: pack_override: ")
+    assert "max_age_s is less strict" in str(fault)
+    (rule,) = [rule for rule in found.rules if rule.id == loose.rule]
+    assert rule.parameters["max_age_s"] == 300.0
+
+
+def test_an_unknown_pack_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ConfigError, match="no-such: one of coal-gas-2016"):
+        site_rules(site(packs=["no-such"]), KINDS)
