@@ -1,9 +1,10 @@
 """`hazard-gateway decode jt808`: hexadecimal frames in, what they say out. Pure.
 
 One frame a line, blanks allowed; several whole frames on a line are decoded in turn. Sub-packages
-are joined across lines. Samples are the ones the gateway would store, named with the default
-device prefix; a message without a time of its own has `time: null`, the gateway's time of receipt.
-An authentication has none here: whether it succeeds is not in the frame.
+are joined across lines, for each phone by itself, as a capture may hold many terminals. Samples are
+the ones the gateway would store, named with the default device prefix; a message without a time of
+its own has `time: null`, the gateway's time of receipt. An authentication has none here: whether it
+succeeds is not in the frame.
 
 Strict where the stream reader is forgiving: bytes outside the flags are an error and not noise.
 """
@@ -59,11 +60,14 @@ NAMES: Mapping[int, str] = {
 }
 
 
+_LIMITS = PackageLimits(messages_max=2**16)  # a file is finite: nothing is given up unsaid
+
+
 class Jt808Decoder:
     """Keeps unfinished sub-packages between lines and nothing else."""
 
     def __init__(self) -> None:
-        self._packages = Reassembler(PackageLimits())
+        self._packages: dict[str, Reassembler] = {}  # by phone: serials are a terminal's own
         self._prefix = Jt808Config().device_prefix
 
     def feed(self, data: str) -> list[Decoded]:
@@ -90,7 +94,10 @@ class Jt808Decoder:
     def _decode(self, frame: Frame) -> Decoded | None:
         header, body = frame.header, frame.body
         if header.package is not None:
-            whole = self._packages.add(frame, 0)
+            packages = self._packages.setdefault(header.phone, Reassembler(_LIMITS))
+            whole = packages.add(frame, 0)
+            if not len(packages):
+                del self._packages[header.phone]
             if whole is None:
                 return None
             header, body = whole.header, whole.body

@@ -1,7 +1,9 @@
 """The two files of this adapter: the list of vehicles (CSV, read) and the registrations (kept).
 
     registrations.jsonl   one JSON object a line, appended and synced before a code is told;
-                          the last line of a phone holds; a torn last line is a code never told
+                          the last line of a phone holds; a torn last line is a code never told;
+                          rewritten when most of its lines were replaced: a terminal that registers
+                          as another every time fills no disk
 
 The directory's own files are readable by the owner only: codes are secrets. Blocking; the client
 calls it from a thread. Not here: what the entries mean (roster.py).
@@ -24,6 +26,7 @@ from .config import VehicleEntry
 from .roster import Record
 
 REGISTRATIONS = "registrations.jsonl"
+REPLACED_LINES_MAX = 10_000  # and as many again as there are registrations
 
 
 def read_vehicles(path: Path) -> list[VehicleEntry]:
@@ -58,6 +61,8 @@ class RegistrationLog:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / REGISTRATIONS
+        self._lines_max = REPLACED_LINES_MAX
+        self._line_count = 0
 
     def load(self) -> list[Record]:
         """The registrations, last of each phone; rewrites the file without what was replaced, and
@@ -70,13 +75,16 @@ class RegistrationLog:
             records, line_count = _parse(data)
             if line_count > len(records) or not data.endswith(b"\n"):
                 self._rewrite(records.values())
+            self._line_count = len(records)
+            self._lines_max = 2 * len(records) + REPLACED_LINES_MAX
         except OSError as error:
             raise StorageFault(f"{self._path}: {error}") from error
         return list(records.values())
 
     def append(self, records: Iterable[Record]) -> None:
         """Raises StorageFault when they are not safely on disk."""
-        data = "".join(_line(record) for record in records).encode()
+        lines = [_line(record) for record in records]
+        data = "".join(lines).encode()
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
@@ -86,6 +94,9 @@ class RegistrationLog:
                 os.close(handle)
         except OSError as error:
             raise StorageFault(f"{self._path}: {error}") from error
+        self._line_count += len(lines)
+        if self._line_count > self._lines_max:
+            self.load()
 
     def _rewrite(self, records: Iterable[Record]) -> None:
         fresh = self._path.with_suffix(".new")

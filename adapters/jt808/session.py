@@ -14,7 +14,7 @@ position wait for the whole; a terminal that waits for each answer is asked for 
 Surprising: a copy of a position already durable is answered and not stored, but a heartbeat or
 authentication is stored each time: it carries no time, so receiving it again is a new fact, and
 there are terminals whose heartbeats all bear serial 0. A copy that arrives while the first is still
-pending is only answered twice. Not here: sockets, batching, files.
+pending is only answered twice, and no more than 64 times. Not here: sockets, batching, files.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ from .roster import REGISTERED, Recent, Roster
 NS = 1_000_000_000
 STORED_IDS = frozenset({Location.message_id, BulkLocation.message_id})
 TERMINAL_REPLY_ID = 0x0001
+ANSWERS_MAX = 64  # of one delivery: a terminal repeats a few times, a hostile one for hours
 BEFORE_LOGIN_IDS = frozenset({0x0100, 0x0102, 0x0003, 0x0002, 0x0004})
 
 
@@ -199,7 +200,8 @@ class Session:
     def _is_repeat(self, frame: Frame) -> bool:
         fingerprint = hash(frame.content)  # 64 bits, keyed for each process
         if (pending := self._pending.get(fingerprint)) is not None:
-            pending.answers.append(frame.header)
+            if len(pending.answers) < ANSWERS_MAX:
+                pending.answers.append(frame.header)
         elif (result := self._recent.result(fingerprint)) is not None:
             self._answer(frame.header, result)
         else:

@@ -208,7 +208,7 @@ def decode_file(
         RemoteProtocolError: `incomplete` (wait for the rest), `encoding`, `kind` (known or not,
             its field order is not in the tables), `header`, `too_many_records`.
     """
-    text, encoding = _decode_bytes(data, encodings)
+    text, encoding = decode_bytes(data, encodings)
     return decode_text(text, name.kind, name=name, encoding=encoding)
 
 
@@ -247,7 +247,11 @@ def decode_text(
     )
 
 
-def _decode_bytes(data: bytes, encodings: Sequence[str]) -> tuple[str, str]:
+def decode_bytes(data: bytes, encodings: Sequence[str]) -> tuple[str, str]:
+    """The text of a file and its encoding, the first that fits.
+
+    Raises RemoteProtocolError: `encoding`, `incomplete`.
+    """
     for encoding in encodings:
         try:
             return data.decode(encoding), encoding

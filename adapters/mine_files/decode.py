@@ -1,7 +1,8 @@
 """`hazard-gateway decode mine_files FILE`: one whole file, offline.
 
 The first line may be the file's name, or the bare kind (`CDSS`); the rest is the file. Without
-either nobody can tell a 4-field RYQY record from an FZSS one, so it is refused.
+either nobody can tell a 4-field RYQY record from an FZSS one, so it is refused. Text that came from
+bytes that are not UTF-8 is refused too: read as something else it would be other words.
 
 The answer begins with the file as a whole (header, number of records, what was wrong); one message
 for each record follows, with its samples. The value of an `area` sample is the house's index of
@@ -17,6 +18,7 @@ from adapters.mine_files.codec import (
     SECOND_NS,
     FileMessage,
     FileName,
+    decode_bytes,
     decode_text,
     format_time,
     parse_name,
@@ -36,6 +38,7 @@ class MineFileDecoder:
     def feed(self, data: str) -> list[Decoded]:
         """One file. Raises RemoteProtocolError: `name`, or what the codec finds."""
         kind, name, body = _split(data)
+        _check_encoding(body)
         message = decode_text(body, kind, name=name)
         rows, faults = Rows(), list(message.faults)
         if message.kind.handled:
@@ -66,6 +69,15 @@ def _split(data: str) -> tuple[str, FileName | None, str]:
     if first in KINDS:
         return first, None, rest
     raise RemoteProtocolError("name", "the first line is neither a file name nor a kind")
+
+
+def _check_encoding(text: str) -> None:
+    """Raises RemoteProtocolError when it stands for bytes that are not UTF-8 (surrogates do)."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise RemoteProtocolError("encoding", str(error)) from None
+    decode_bytes(data, ("utf-8",))
 
 
 def _file(message: FileMessage, faults: list[str]) -> dict[str, Any]:

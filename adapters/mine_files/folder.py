@@ -34,7 +34,9 @@ from adapters.mine_files.kinds import KINDS, Role
 
 DEPTH_MAX = 2
 SCAN_FILES_MAX = 20_000
-"""Files looked at in one scan; the rest wait for the next one, after some of these are gone."""
+"""Files found in one scan; the rest wait for the next one, after some of these are gone. What is
+ignored never goes away by itself, so it takes no place among them: it is remembered up to the same
+number and then passed by."""
 PEEK_BYTES = 4_096
 TAIL_BYTES = 64
 _TRIM_TO = 0.9  # at a limit a tenth is freed, so that the next file does not list the folder again
@@ -74,6 +76,10 @@ class Scan:
 
     found: list[Found] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)  # path -> reason
+
+    def ignore(self, path: str, reason: str) -> None:
+        if len(self.ignored) < SCAN_FILES_MAX:
+            self.ignored[path] = reason
 
 
 class Loaded(NamedTuple):
@@ -195,7 +201,7 @@ class Folder:
     def _scan(self, folder: Path, depth: int, scan: Scan) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if len(scan.found) + len(scan.ignored) >= SCAN_FILES_MAX:
+                if len(scan.found) >= SCAN_FILES_MAX:
                     return
                 try:
                     self._look_at(entry, depth, scan)
@@ -204,26 +210,26 @@ class Folder:
 
     def _look_at(self, entry: os.DirEntry[str], depth: int, scan: Scan) -> None:
         if entry.name.startswith("."):
-            scan.ignored[entry.path] = "dot_file"
+            scan.ignore(entry.path, "dot_file")
         elif entry.is_symlink():
-            scan.ignored[entry.path] = "symlink"
+            scan.ignore(entry.path, "symlink")
         elif entry.is_dir(follow_symlinks=False):
             path = Path(entry.path)
             if path.resolve() in self._own:
                 return
             if depth >= DEPTH_MAX:
-                scan.ignored[entry.path] = "too_deep"
+                scan.ignore(entry.path, "too_deep")
                 return
             try:
                 self._scan(path, depth + 1, scan)
             except PermissionError:
-                scan.ignored[entry.path] = "permission"
+                scan.ignore(entry.path, "permission")
         elif not entry.is_file(follow_symlinks=False):
-            scan.ignored[entry.path] = "not_a_file"
+            scan.ignore(entry.path, "not_a_file")
         else:
             name = parse_name(entry.name)
             if name is None:
-                scan.ignored[entry.path] = "name"
+                scan.ignore(entry.path, "name")
                 return
             signature = Signature.of(entry.stat(follow_symlinks=False))
             scan.found.append(Found(Path(entry.path), name, signature))

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -34,7 +33,6 @@ WRAPPED_JSON_AND_FILE = 0x05
 WRAPPED_TWICE = 0x10
 
 _SAFE_INT_DIGITS = 19
-_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _NS = 1_000_000_000
 
 
@@ -94,12 +92,15 @@ def parse_json(data: bytes) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RemoteProtocolError("bad_utf8", str(error)) from None
-    if text.count("[") + text.count("{") > NESTING_MAX and _depth(text) > NESTING_MAX:
-        raise RemoteProtocolError("too_deep", f"more than {NESTING_MAX} levels")
     try:
-        return _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
+        value = _DECODER.decode(text)
+    except ValueError as error:
         raise RemoteProtocolError("bad_json", str(error)) from None
+    except RecursionError:
+        raise _too_deep() from None
+    if _is_deeper(value, NESTING_MAX):
+        raise _too_deep()
+    return value
 
 
 def encode_report(device: str, time_ns: int, values: Mapping[str, float | None]) -> bytes:
@@ -153,15 +154,20 @@ def _sized(payload: bytes, at: int) -> bytes | None:
     return payload[at + 2 :] if len(payload) == at + 2 + size else None
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for found in _STRINGS_AND_BRACKETS.finditer(text):
-        if found[0] in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif found[0] in "]}":
-            depth -= 1
-    return deepest
+def _too_deep() -> RemoteProtocolError:
+    return RemoteProtocolError("too_deep", f"more than {NESTING_MAX} levels")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether arrays and objects stand in each other more than `levels` deep. Asked of the value,
+    not of its text: looking for brackets outside of strings took hours for some megabytes."""
+    nodes = [value]
+    for _ in range(levels + 1):
+        nodes = [node for node in nodes if isinstance(node, dict | list)]
+        if not nodes:
+            return False
+        nodes = [c for n in nodes for c in (n.values() if isinstance(n, dict) else n)]
+    return True
 
 
 def _integer(digits: str) -> int | float:

@@ -56,9 +56,13 @@ class LineDecoder:
         if topic == "$dp" or not root or any(symbol in root for symbol in "+#{}"):
             return self._geohazard
         if root not in self._tailings:
+            try:
+                config = MqttJsonConfig(profile="tailings-generic", root=root)
+                translator = Translator(mappings_of(config))
+            except ValueError:  # NUL, half a surrogate pair, too long: no topic at all
+                return self._geohazard
             self._tailings.clear()  # one root at a time: a file of many invented ones costs nothing
-            config = MqttJsonConfig(profile="tailings-generic", root=root)
-            self._tailings[root] = Translator(mappings_of(config))
+            self._tailings[root] = translator
         return self._tailings[root]
 
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 ELEMENTS_MAX = 10_000
 _STEPS_MAX = 16
 _CAPTURES_MAX = 3
-_KEY_SIZE_MAX = 256  # of a key that is matched against a pattern: keeps matching time bounded
+_KEY_SIZE_MAX = 256  # of a key matched against a pattern, which bounds the time; of a name's part
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _CAPTURE = re.compile(r"\{(" + _NAME + r")\}")
@@ -197,7 +197,10 @@ class Template:
         out = []
         for part, is_name in zip(self._parts, self._is_name, strict=True):
             if is_name:
-                out.append(captures[part])  # type: ignore[index]
+                capture = captures[part]  # type: ignore[index]
+                if len(capture) > _KEY_SIZE_MAX:  # a topic's level: the registry forgets no name
+                    return None
+                out.append(capture)
             elif isinstance(part, str):
                 out.append(part)
             else:

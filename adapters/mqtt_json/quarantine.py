@@ -23,6 +23,8 @@ from adapters.mqtt_json.codec import format_time
 from gateway.model.errors import StorageFault
 
 _PAYLOAD_KEPT_MAX = 64 << 10  # of one message; size and sum of the whole are kept as well
+_TEXT_KEPT_MAX = 500
+_TEXT_KEPT_MIN = 40  # where the budget is small: six times that, twice, is still a short line
 
 
 class Poison(NamedTuple):
@@ -44,27 +46,40 @@ class Quarantine:
 
     def keep(self, messages: Sequence[Poison]) -> None:
         """Append and sync. Raises StorageFault when the disk would not."""
-        lines = b"".join(_line(message) for message in messages)
+        room = self.size_max_bytes // 2
         newest = self.folder / "quarantine.jsonl"
         try:
-            if newest.exists() and newest.stat().st_size + len(lines) > self.size_max_bytes // 2:
-                newest.replace(self.folder / "quarantine.1.jsonl")
-            with newest.open("ab") as file:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
+            size = newest.stat().st_size if newest.exists() else 0
+            lines = b""
+            for message in messages:
+                line = _line(message, _PAYLOAD_KEPT_MAX, _TEXT_KEPT_MAX)
+                if len(line) > room:
+                    line = _line(message, 0, _TEXT_KEPT_MIN)
+                if size + len(lines) + len(line) > room:
+                    self._append(newest, lines)
+                    newest.replace(self.folder / "quarantine.1.jsonl")
+                    size, lines = 0, b""
+                lines += line
+            self._append(newest, lines)
         except OSError as error:
             raise StorageFault(f"quarantine: {error}") from error
 
+    @staticmethod
+    def _append(path: Path, lines: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
 
-def _line(message: Poison) -> bytes:
+
+def _line(message: Poison, payload_kept: int, text_kept: int) -> bytes:
     entry = {
         "received": format_time(message.received_time_ns),
-        "topic": message.topic,
+        "topic": message.topic[:text_kept],
         "reason": message.reason,
-        "detail": message.detail[:500],
+        "detail": message.detail[:text_kept],
         "size_bytes": len(message.payload),
         "sha256": hashlib.sha256(message.payload).hexdigest(),
-        "payload_base64": base64.b64encode(message.payload[:_PAYLOAD_KEPT_MAX]).decode(),
+        "payload_base64": base64.b64encode(message.payload[:payload_kept]).decode(),
     }
     return json.dumps(entry, ensure_ascii=True).encode() + b"\n"

@@ -24,6 +24,7 @@ from adapters.jt808.codec import (
     TimeReply,
     encode_frame,
     encode_message,
+    encode_packages,
     header_for,
 )
 from adapters.jt808.decoder import Jt808Decoder
@@ -69,6 +70,36 @@ def test_blanks_and_small_letters_change_nothing(case: dict[str, Any]) -> None:
 def test_all_packets_on_one_line_give_the_same_message() -> None:
     case = next(case for case in GOLDEN if case["name"].startswith("V8"))
     check_decoded([case["wire"]], case)
+
+
+def test_packets_of_two_terminals_with_the_same_serials_are_never_joined() -> None:
+    def packet(phone: str, number: int, body: bytes) -> str:
+        header = header_for(0x0900, phone, number, EDITION_2013)
+        return encode_frame(header._replace(package=Package(2, number)), body).hex()
+
+    lines = [
+        packet("13800000001", 1, b"A1"),
+        packet("13800000002", 1, b"B1"),
+        packet("13800000002", 2, b"B2"),
+        packet("13800000001", 2, b"A2"),
+    ]
+    decoder = Jt808Decoder()
+    said = [(d.message["phone"], d.message["body"]) for line in lines for d in decoder.feed(line)]
+    assert said == [
+        ("13800000002", b"B1B2".hex().upper()),
+        ("13800000001", b"A1A2".hex().upper()),
+    ]
+
+
+def test_no_unfinished_message_is_given_up_for_another() -> None:
+    parts = [
+        encode_packages(header_for(0x0900, "13800000001", 10 * n, EDITION_2013), bytes([n]) * 4, 2)
+        for n in range(20)
+    ]
+    decoder = Jt808Decoder()
+    assert [decoder.feed(first.hex()) for first, _ in parts] == [[]] * 20
+    whole = [decoder.feed(second.hex())[0].message["body"] for _, second in parts]
+    assert whole == [bytes([n]).hex().upper() * 4 for n in range(20)]
 
 
 def content(decoded: list[Decoded]) -> Any:

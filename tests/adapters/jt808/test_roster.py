@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.jt808 import files
 from adapters.jt808.codec import EDITION_2013, Registration
 from adapters.jt808.config import VehicleEntry
 from adapters.jt808.files import REGISTRATIONS, RegistrationLog, read_vehicles
@@ -219,6 +220,22 @@ def test_a_list_that_is_not_there_is_a_configuration_fault(tmp_path: Path) -> No
     path.write_bytes("phone,plate\n1,测A00001\n".encode("gbk"))
     with pytest.raises(ConfigError):
         read_vehicles(path)
+
+
+def test_a_terminal_that_registers_as_another_every_time_fills_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "REPLACED_LINES_MAX", 20)
+    log = RegistrationLog(tmp_path)
+    log.load()
+    log.append([IN_USE_2])
+    most = 0
+    for number in range(200):
+        last = dataclasses.replace(IN_USE_1, terminal_id=f"T{number:06}")
+        log.append([last])
+        most = max(most, len((tmp_path / REGISTRATIONS).read_bytes().splitlines()))
+    assert most <= 25
+    assert RegistrationLog(tmp_path).load() == [IN_USE_2, last]
 
 
 def test_the_file_of_registrations_is_replaced_in_one_step(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from adapters.jt808.codec import (
     header_for,
 )
 from adapters.jt808.roster import Roster
-from adapters.jt808.session import Delivery, Logins, Session, SessionLimits
+from adapters.jt808.session import ANSWERS_MAX, Delivery, Logins, Session, SessionLimits
 
 S = 1_000_000_000
 NOW = 1_785_513_600 * S
@@ -258,6 +258,16 @@ def test_a_repeat_while_the_first_is_pending_is_answered_when_that_is_durable() 
     assert line.send(wire + wire) == []
     assert len(line.stored()) == 1
     assert line.durable() == [PlatformReply(2, 0x0200, 0)] * 2
+
+
+def test_repeats_without_end_while_the_first_is_pending_cost_no_memory_without_end() -> None:
+    line = Line()
+    line.login()
+    wire = line.wire(position())
+    for _ in range(1000):
+        assert line.send(wire) == []
+    assert line.counts.seen["duplicate"] == 999
+    assert len(line.durable()) == ANSWERS_MAX
 
 
 def test_the_same_serial_with_other_bytes_is_another_message() -> None:

@@ -414,6 +414,16 @@ async def test_what_is_no_file_of_ours_is_left_and_counted_once(site, mine, tmp_
     }
 
 
+async def test_any_number_of_strange_files_hides_none_of_ours(site, mine, monkeypatch) -> None:
+    monkeypatch.setattr("adapters.mine_files.folder.SCAN_FILES_MAX", 3)
+    for number in range(100):
+        site.put(f"junk{number}.dat", b"")
+    site.file("CDSS", [mine.reading()], folder="a")
+    site.file("CDSS", [mine.reading(at_s=1)], at_s=1)
+    await site.run_until(lambda: site.house.counts["accepted.CDSS"] == 2)
+    assert site.house.counts["ignored.name"] == 3  # what is remembered is bounded
+
+
 async def test_a_sub_folder_that_may_not_be_read_costs_only_itself(site, mine, monkeypatch) -> None:
     closed = site.file("CDSS", [mine.reading()], folder="closed").parent
     site.file("CDSS", [mine.reading(at_s=1)], at_s=1, folder="open")

@@ -114,6 +114,20 @@ def test_faults_are_listed_and_bad_values_are_null() -> None:
     assert (record.samples[0]["value"], record.samples[0]["quality"]) == (None, "bad_no_value")
 
 
+def test_a_file_in_another_encoding_is_refused_and_not_read_as_other_words() -> None:
+    path = GOLDEN / "999901000123_CDSS_20260115080000.txt"
+    foreign = path.read_text(encoding="utf-8").encode("gb18030")
+    text = f"{path.name}\n{foreign.decode('utf-8', 'surrogateescape')}"  # as the command line does
+    for damaged, code in (
+        (text, "encoding"),
+        (text[:-3], "incomplete"),
+        ("CDSS\n\ud800", "encoding"),
+    ):
+        with pytest.raises(RemoteProtocolError) as caught:
+            decode(damaged)
+        assert caught.value.code == code
+
+
 @given(
     st.sampled_from(["CDSS\n", "RYSS\n", "999901000123_CDDY_20260115080000.txt\n", ""]),
     st.text(),

@@ -186,6 +186,18 @@ def test_the_quarantine_never_grows_beyond_its_budget(tmp_path):
     assert json.loads(files[1].read_bytes().splitlines()[-1])["detail"] == "99"
 
 
+@pytest.mark.parametrize("budget", [4096, 8192, 1 << 20])
+def test_one_burst_of_large_strangers_does_not_overrun_the_quarantine(tmp_path, budget):
+    quarantine = Quarantine(tmp_path, budget)
+    burst = [Poison(T0, "é" * 30_000, bytes(70_000), "x", f"{n} " + "é" * 900) for n in range(50)]
+    quarantine.keep(burst)
+    files = sorted(tmp_path.iterdir())
+    assert sum(f.stat().st_size for f in files) <= budget
+    last = json.loads(files[-1].read_bytes().splitlines()[-1])
+    assert last["detail"].startswith("49 ")
+    assert last["size_bytes"] == 70_000
+
+
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 async def test_a_full_inbox_stops_reading_and_nothing_is_lost(tmp_path, house, start, protocol):
     """mosquitto is told not to limit what is in flight, so the limit is the adapter's alone."""

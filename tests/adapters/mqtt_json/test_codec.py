@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,23 @@ def test_nesting_is_limited_and_brackets_inside_texts_do_not_count():
             codec.decode(b"[" * levels + b"]" * levels)
     with pytest.raises(RemoteProtocolError, match="too_deep"):
         codec.decode(b'{"a":' * 50_000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 40 + b'\\"' * 30_000,
+        b"[" * 40 + b'"' + b'\\"' * 30_000,
+        b"[" * 1_000_000,
+        b"[" * 40 + b"\\" * 1_000_000,
+    ],
+    ids=["quotes outside", "string without end", "brackets", "backslashes"],
+)
+def test_large_nonsense_is_refused_at_once(data):
+    began_s = time.process_time()
+    with pytest.raises(RemoteProtocolError):
+        codec.decode(data)
+    assert time.process_time() - began_s < 2  # some hundredths; it grew with the square
 
 
 def test_a_payload_over_the_limit_is_refused_before_it_is_read():

@@ -54,6 +54,9 @@ def test_a_sample_without_a_time_or_a_value_says_so():
         ("some/other/topic 1", "no_match"),
         ('tailings/d1/telemetry {"device":"a b","values":{"rain":1}}', "bad_id"),
         ("{x}/d1/telemetry 1", "no_match"),
+        ('a\x00b/d1/telemetry {"device":"d","values":{"rain":1}}', "no_match"),
+        ('\udcff/d1/telemetry {"device":"d","values":{"rain":1}}', "no_match"),
+        ("x" * 2000 + '/d1/telemetry {"device":"d","values":{"rain":1}}', "no_match"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(line, code):

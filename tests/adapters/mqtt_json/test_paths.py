@@ -133,6 +133,8 @@ TEMPLATES = [
     ("{$.n}", {}, {}, None),
     ("{$.n}", {}, {"n": "x" * 257}, None),
     ("{$.n}", {}, {"n": "\ud800"}, None),
+    ("{dam}", {"dam": "d" * 256}, {}, "d" * 256),
+    ("{dam}", {"dam": "d" * 257}, {}, None),  # a topic's level may have 65,535 bytes
     ("plain", {}, {}, "plain"),
     ("", {}, {}, ""),
 ]
