@@ -31,7 +31,7 @@ from alarm_rules import state as st
 from alarm_rules.matching import Matching, compile_rules
 from alarm_rules.program import Changes, Program
 from alarm_rules.programs import Programs
-from gateway.contract.rule_kind import NEVER, Derived, PointTimes, Rows, RuleKind
+from gateway.contract.rule_kind import FOREVER, NEVER, Derived, PointTimes, Rows, RuleKind
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions, RuleInstance
 from gateway.model.errors import ConfigError, Fault
@@ -149,6 +149,21 @@ class RuleSet:
         for program in self._programs.all:
             levels[program.state["position"]] = program.levels()
         return levels
+
+    def newest_heard_ns(self) -> int:
+        """The newest time any point was heard at; NEVER before the first row."""
+        return int(self._heard_ns.max()) if len(self._heard_ns) else NEVER
+
+    def forget_after(self, now_ns: int) -> None:
+        """The clock was set back to `now_ns`. A time remembered beyond it becomes `now_ns`: left as
+        it is, every row until then would be late and no delay would end."""
+        arrays = self.save()
+        for name in arrays:
+            if name.endswith("_ns"):
+                column = arrays[name].astype(np.int64)
+                ahead = (column > now_ns) & (column != FOREVER)
+                arrays[name] = np.where(ahead, now_ns, column)
+        self.load(arrays)
 
     # ------------------------------------------------------------------ judging
 

@@ -27,12 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        level=logging.DEBUG if arguments.verbose else arguments.log_level,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         stream=sys.stderr,
     )
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:  # `hazard-gateway decode … | head`
+        sys.stderr.close()
+        return EXIT_OK
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -41,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_OK
-    except BrokenPipeError:  # `hazard-gateway decode … | head`
-        sys.stderr.close()
-        return EXIT_OK
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"hazard-gateway {version('hazard-gateway')}"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, to stderr")
+    parser.set_defaults(log_level=logging.INFO)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_site_commands(commands)
@@ -66,6 +70,12 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  no public name
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError("a port, 0 to 65535")
+    return int(text)
+
+
 def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser("demo", help="simulators, gateway, broker and console in one")
     demo.add_argument("--duration", type=float, metavar="S", help="stop by itself after S seconds")
@@ -74,13 +84,14 @@ def _add_demo(commands: Commands) -> None:
         "--data-dir", type=Path, metavar="D", help="keep the data here (default: a new folder)"
     )
     demo.add_argument(
-        "--port", type=int, default=8808, metavar="N", help="console port, 0 for any free one"
+        "--port", type=_port, default=8808, metavar="N", help="console port, 0 for any free one"
     )
     demo.add_argument(
-        "--mqtt-port", type=int, default=1883, metavar="N", help="broker port, 0 for any free one"
+        "--mqtt-port", type=_port, default=1883, metavar="N", help="broker port, 0 for any free one"
     )
     demo.add_argument("--seed", type=int, default=1, help="of every simulated signal")
-    demo.set_defaults(run=_demo)
+    # The demo tells what happens by itself; its log would only say it twice.
+    demo.set_defaults(run=_demo, log_level=logging.WARNING)
 
 
 def _add_site_commands(commands: Commands) -> None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -219,6 +219,18 @@ class AlarmBook:
         if self._realarm_after_ns:
             events.extend(self._realarm(now_ns))
         return events
+
+    def newest_judged_ns(self) -> int:
+        """Event time of the newest verdict on any alarm; 0 for none."""
+        return max((row.judged_time_ns or 0 for row in self._rows.values()), default=0)
+
+    def forget_after(self, now_ns: int) -> None:
+        """The clock was set back to `now_ns`: a verdict of later than that must not make those to
+        come look like repeats of the past."""
+        for row in list(self._rows.values()):
+            if row.judged_time_ns is not None and row.judged_time_ns > now_ns:
+                self._put(replace(row, judged_time_ns=now_ns, judged=row.judged[-1:]))
+        self.expect_repeats()
 
     # --- for screens and sinks
 

@@ -226,6 +226,7 @@ _ALARM_CODECS: Mapping[str, _Codec] = {
     "action": _TEXTS,
     "location": _TEXT,
     "area": _TEXT,
+    "display_name": _TEXT,
     "citation": (
         lambda item: _dump(item, _CITATION_FIELDS),
         lambda item: Citation(**_load(item, _CITATION_FIELDS)),

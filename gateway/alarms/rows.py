@@ -138,6 +138,7 @@ def new_row(instance: RuleInstance) -> Alarm:
         action=rule.action,
         location=instance.location,
         area=instance.area,
+        display_name=instance.display_name,
         citation=rule.citation,
         rule_version=rule.version,
     )
@@ -163,6 +164,7 @@ def described(row: Alarm, change: Change) -> dict[str, Any]:
         "action": rule.action,
         "location": instance.location,
         "area": instance.area,
+        "display_name": instance.display_name,
         "citation": rule.citation,
         "rule_version": rule.version,
         "point_id": instance.point_id or row.point_id,

@@ -169,7 +169,9 @@ class LinkServer:
             for name in link.TOPICS:
                 await self._push(name)
             await peer.run()
-        except (ProtocolError, OSError, EOFError, TimeoutError) as fault:
+        except (EOFError, ConnectionError) as fault:  # it ended, or is being ended
+            log.info("web process left: %s: %s", type(fault).__name__, fault)
+        except (ProtocolError, OSError, TimeoutError) as fault:
             log.warning("web process left: %s: %s", type(fault).__name__, fault)
         finally:
             self._peers.discard(peer)

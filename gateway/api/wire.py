@@ -173,6 +173,7 @@ class AlarmRow(Wire):
     action: dict[str, str]
     location: str
     area: str
+    display_name: str = Field(default="", description="of the point, device or area it is about")
     citation: CitationRow
     rule_version: str
     occ_no: int
@@ -211,6 +212,7 @@ class EventRow(Wire):
     name: dict[str, str]
     target: str
     location: str
+    display_name: str = Field(default="", description="of the point, device or area it is about")
     actor: str
     comment: str
 
@@ -263,8 +265,8 @@ class AdapterRow(Wire):
     since_ms: int | None = None
     last_sample_ms: int | None = None
     point_count: int = 0
-    rate_per_s: float = 0.0
-    counts: Counts = Counts()
+    rate_per_s: float = Field(default=0.0, description="messages or files taken in a second")
+    counts: Counts = Field(default=Counts(), description="messages or files, not samples")
 
 
 class CursorRow(Wire):
@@ -272,7 +274,7 @@ class CursorRow(Wire):
 
     name: str
     offset: int
-    behind_records: int
+    behind_records: int = Field(description="samples it has not read yet")
 
 
 class SpoolRow(Wire):
@@ -325,9 +327,13 @@ class RulesRow(Wire):
 
 
 class RoadCounts(Wire):
-    """Samples at each step of the one road, since the core started."""
+    """Samples at each step of the one road, since the core started.
 
-    received: int = 0
+    What rules calculate joins the road at `durable`: durable = received + derived.
+    """
+
+    received: int = Field(default=0, description="from adapters")
+    derived: int = Field(default=0, description="calculated by rules from those")
     durable: int = 0
     judged: int = 0
     stored: int = 0
@@ -352,7 +358,8 @@ class Status(Wire):
     version: str
     tenant: str = ""
     site: str
-    site_name: str = ""
+    site_name: str = Field(default="", description="in the language of the site")
+    site_names: dict[str, str] = Field(default={}, description="language -> the site's name")
     time_zone: str = "Asia/Shanghai"
     pid: int = 0
     rss_bytes: int = 0
@@ -537,6 +544,7 @@ def alarm_row(alarm: Alarm) -> AlarmRow:
         action=dict(alarm.action),
         location=alarm.location,
         area=alarm.area,
+        display_name=alarm.display_name,
         citation=citation_row(alarm.citation),
         rule_version=alarm.rule_version,
         occ_no=alarm.occ_no,
@@ -576,17 +584,20 @@ def event_row(event: AlarmEvent) -> EventRow:
         name=dict(alarm.name),
         target=alarm.target,
         location=alarm.location,
+        display_name=alarm.display_name,
         actor=event.actor,
         comment=event.comment,
     )
 
 
-def urgency(alarm: Alarm) -> tuple[bool, int, bool, int, str]:
-    """Sort key: what may be hidden last; then priority; not acknowledged first; newest first."""
+def urgency(alarm: Alarm) -> tuple[bool, int, bool, bool, int, str]:
+    """Sort key: what may be hidden last; then priority; not acknowledged first; what goes on before
+    what is back; newest first."""
     return (
         alarm.state in HIDDEN_STATES,
         int(alarm.priority),
         alarm.acknowledged,
+        not alarm.active,
         -(alarm.active_time_ns or 0),
         alarm.alarm_key,
     )

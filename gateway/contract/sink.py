@@ -101,11 +101,12 @@ class AlarmSink(Protocol):
 
 @dataclass(frozen=True)
 class SinkKind:
-    """What the entry point names. Exactly one of the two builders may be absent."""
+    """What the entry point names. One of the two builders may be absent; `build_samples` may answer
+    None where the configuration asks for no samples: then no cursor is kept for it."""
 
     name: str
     summary: str
     config: type[BaseModel]
-    build_samples: Callable[[Any, SinkContext], SampleSink] | None = None
+    build_samples: Callable[[Any, SinkContext], SampleSink | None] | None = None
     build_alarms: Callable[[Any, SinkContext], AlarmSink] | None = None
     extra: str = ""

@@ -88,6 +88,7 @@ class Alarm:
     action: Mapping[str, str] = field(default_factory=dict)
     location: str = ""
     area: str = ""
+    display_name: str = ""  # of the point, device or area, as people there call it
     citation: Citation = Citation()
     rule_version: str = ""
     # --- identity and times

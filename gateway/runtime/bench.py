@@ -158,12 +158,14 @@ def _assemble(folder: Path, points: PointTable) -> Line:
         status=StatusCell("bench"),
         state_dir=_made(folder / "store"),
     )
+    sink = kind.build_samples(kind.config(), context)
+    assert sink is not None
     return Line(
         spool=Spool.open(_made(folder / "spool"), SpoolOptions()),
         rules=RuleSet(_rules(), plugins.rule_kinds, points),
         book=AlarmBook(epoch=journal.epoch),
         journal=journal,
-        sink=kind.build_samples(kind.config(), context),
+        sink=sink,
     )
 
 

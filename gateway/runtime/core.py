@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from gateway.config import PluginConfig, SiteConfig
 from gateway.contract.adapter import AdapterContext
 from gateway.contract.sink import SinkContext
 from gateway.model.alarm import AlarmEvent
+from gateway.model.errors import StorageFault
 from gateway.model.point import PointTable
 from gateway.runtime.clock import now_ns
 from gateway.runtime.counters import CounterTable, StatusCell
@@ -38,6 +40,13 @@ from gateway.spool.registry import Registry
 JUDGE_CURSOR = "judge"
 _COUNT_ROWS_MAX = 10_000_000
 NS_PER_S = 1_000_000_000
+GUARD_INTERVAL_S = 1.0
+BUDGET_SHARE_MAX = 0.9  # of the spool's bytes; what is left takes the writes until room is made
+TELL_RETRY_MAX_S = 5.0  # a broker that is back hears of it within ten seconds
+DRAIN_TIMEOUT_S = 2.0
+STOP_TIMEOUT_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,6 +69,7 @@ class Core:
     deliveries: dict[str, SampleDelivery] = field(default_factory=dict)
     tellers: dict[str, AlarmDelivery] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)  # only a new start can help
     event_listeners: list[Callable[[Sequence[AlarmEvent]], None]] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -77,25 +87,60 @@ class Core:
         return self.statuses.setdefault(component, StatusCell(component))
 
     def on_events(self, events: Sequence[AlarmEvent]) -> None:
-        """The journal has `events`: wake whoever tells them."""
+        """The journal has `events`: wake whoever tells them. A listener that fails is dropped:
+        none of them may cost the judge a step."""
         for teller in self.tellers.values():
             teller.wake()
         for wake in self.listeners:
             wake()
-        for listener in self.event_listeners:
-            listener(events)
+        for listener in list(self.event_listeners):
+            try:
+                listener(events)
+            except Exception:
+                log.exception("a listener of alarm events failed and is dropped")
+                self.event_listeners.remove(listener)
+
+    def on_unrecorded(self, events: Sequence[AlarmEvent]) -> None:
+        """The journal refuses: nothing may be told, so at least the log has it."""
+        for event in events:
+            log.critical(
+                "UNRECORDED ALARM %s %s %s value=%s",
+                *(event.transition.value, event.alarm.alarm_key, event.alarm.level, event.value),
+            )
 
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
         """Start every task. Adapters last: nothing comes in before there is where to put it."""
-        self._supervise("judge", self.judge.run, first_s=0.1)
+        self._supervise("judge", self.judge.run, first_s=0.1, max_s=1.0)
         for name, delivery in self.deliveries.items():
             self._supervise(f"sink {name}", delivery.run)
         for name, teller in self.tellers.items():
-            self._supervise(f"sink {name}", teller.run)
+            self._supervise(f"sink {name}", teller.run, max_s=TELL_RETRY_MAX_S)
         for adapter in self.config.adapters:
             self._start_adapter(adapter)
+        self._tasks.append(asyncio.create_task(self._guard(), name="guard"))
+
+    async def _guard(self) -> None:
+        """What no single part can see: a spool that failed for good, a budget about to be spent."""
+        while True:
+            fault = self.spool.fault
+            if fault is not None:
+                log.critical("the spool failed, nothing is taken in any more: %s", fault)
+                self.failed.set()
+                return
+            self._make_room()
+            await asyncio.sleep(GUARD_INTERVAL_S)
+
+    def _make_room(self) -> None:
+        """Near the end of the byte budget the sink that is furthest behind gives up its oldest
+        rows, so that a dead database never stops intake and judging. The judge gives up none."""
+        stats = self.spool.stats()
+        if stats.bytes_on_disk < BUDGET_SHARE_MAX * stats.bytes_max or not self.deliveries:
+            return
+        laggard = max(self.deliveries.values(), key=lambda each: each.behind)
+        if laggard.behind:
+            laggard.forget(laggard.cursor.committed + max(1, laggard.behind // 5))
 
     def _start_adapter(self, config: PluginConfig) -> None:
         status = self.status(f"adapter {config.name}")
@@ -115,22 +160,38 @@ class Core:
 
         self._supervise(f"adapter {config.name}", component)
 
-    def _supervise(self, name: str, component: Any, *, first_s: float = 0.5) -> None:
+    def _supervise(
+        self, name: str, component: Any, *, first_s: float = 0.5, max_s: float = 30.0
+    ) -> None:
         supervisor = Supervisor(
             name,
             self.counters.component(name),
             self.status(name),
-            Backoff(random.Random(name), first_s=first_s),  # noqa: S311  jitter, not a secret
+            Backoff(random.Random(name), first_s=first_s, max_s=max_s),  # noqa: S311  jitter, not a secret
         )
         self._tasks.append(asyncio.create_task(supervisor.run(component), name=name))
 
     async def stop(self) -> None:
-        """End adapters first, then deliveries, then the judge (which saves its state)."""
-        for task in reversed(self._tasks):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        """Adapters first; then what is in hand is judged and told, within reason; then the rest.
+        What was acknowledged and not judged stays in the spool for the next start."""
+        running = {task.get_name(): task for task in self._tasks}
+        await _end([task for name, task in running.items() if name.startswith("adapter ")])
+        await self._drained(timeout_s=DRAIN_TIMEOUT_S)
+        await _end([task for name, task in running.items() if name == "judge"])
+        await _end([task for task in self._tasks if not task.done()])
         self._tasks.clear()
+
+    async def _drained(self, *, timeout_s: float) -> None:
+        """Wait until every row is judged and every event told, if the parts can."""
+
+        def is_behind() -> bool:
+            told = all(t.cursor.gseq >= self.journal.head for t in self.tellers.values())
+            return bool(self.judge.cursor.depth) or not told
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.spool.fault is None and is_behind():  # noqa: ASYNC110  several stores
+                    await asyncio.sleep(0.02)
 
     async def stored_count(self) -> int:
         """Rows of received samples in the history store: derived ones are not counted."""
@@ -160,29 +221,36 @@ class Core:
         return True
 
 
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel and wait, each for so long: one that does not end must not keep the others."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, left = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+        for task in left:
+            log.error("%s does not end", task.get_name())
+
+
 @contextlib.asynccontextmanager
 async def open_core(config: SiteConfig, plugins: Plugins) -> AsyncIterator[Core]:
     """Open every store, build everything, and on the way out stop and close it all.
 
     Raises ConfigError for what `check` would have said, StorageFault when another process holds the
-    data directory.
+    data directory or it cannot be written.
     """
-    data = _folder(config.data_dir)
     rules = site_rules(config, plugins.rule_kinds)
-    spool = Spool.open(_folder(data / "spool"), spool_options(config))
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        data = _folder(config.data_dir)
+        spool = Spool.open(_folder(data / "spool"), spool_options(config))
+        stack.push_async_callback(spool.close)
         journal = Journal.open(_folder(data / "journal"))
+        stack.callback(journal.close)
         registry = Registry.open(data / "points", configured=config.points)
+        stack.callback(registry.close)
         core = _assemble(config, plugins, rules, spool, journal, registry)
+        stack.push_async_callback(core.stop)
         await core.judge.restore()
-        try:
-            yield core
-        finally:
-            await core.stop()
-            journal.close()
-            registry.close()
-    finally:
-        await spool.close()
+        yield core
 
 
 def _assemble(  # noqa: PLR0917  one argument a store
@@ -220,11 +288,14 @@ def _assemble(  # noqa: PLR0917  one argument a store
     )  # fmt: skip
     judge.status = core.status("judge")
     judge.on_events = core.on_events
+    judge.on_unrecorded = core.on_unrecorded
     for sink in config.sinks:
         _add_sink(core, sink)
     wanted = {JUDGE_CURSOR, *(delivery.cursor.name for delivery in core.deliveries.values())}
     for name in spool.cursor_names():
         if name not in wanted:  # of a sink that is gone: it would hold its rows for ever
+            depth = spool.stats().depth.get(name, 0)
+            log.warning("%s is no longer configured: %d rows it had not taken go", name, depth)
             spool.drop_cursor(name)
     return core
 
@@ -284,7 +355,8 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
         core.tellers[config.name] = AlarmDelivery(
             name=config.name,
             journal=core.journal,
-            cursor=core.journal.cursor(config.name),
+            # A sink that is new is told the standing state, not years of events.
+            cursor=core.journal.cursor(config.name, from_head=True),
             sink=kind.build_alarms(config.settings, context),
             standing=core.judge.standing,
             heartbeat=lambda: heartbeat(core),
@@ -308,5 +380,8 @@ def heartbeat(core: Core) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFault(f"{path}: {error.strerror}") from error
     return path

@@ -27,13 +27,14 @@ from gateway.runtime.clock import NowNs
 from gateway.runtime.counters import StatusCell
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.supervisor import Backoff
+from gateway.runtime.threads import to_the_end
 from gateway.spool import Cursor
 
 log = logging.getLogger(__name__)
 
 WRITE_ROWS_MAX = 10_000
 _SET_ASIDE_BYTES_MAX = 64 << 20  # beyond it rejected rows are counted and logged, no longer kept
-_EVENTS_MAX = 2_000
+_EVENTS_MAX = 500  # about a tenth of a second of telling: a heartbeat is never far
 HEARTBEAT_INTERVAL_S = 5.0
 
 
@@ -48,6 +49,7 @@ class SetAside:
     def put(self, batch: Batch, rows: Sequence[int], reasons: Sequence[str]) -> None:
         for reason in reasons:
             self._counters.count("rejected", reason=reason.partition(":")[0])
+        log.error("%d samples refused for good, the first: %s", len(rows), reasons[0])
         if self._path.exists() and self._path.stat().st_size > _SET_ASIDE_BYTES_MAX:
             self._counters.count("set_aside_full", len(rows))
             return
@@ -76,17 +78,42 @@ class SampleDelivery:
     stored_count: int = field(default=0, init=False)
     duplicate_count: int = field(default=0, init=False)
     rejected_count: int = field(default=0, init=False)
+    dropped_count: int = field(default=0, init=False)
+    _forget_to: int = field(default=0, init=False)
+
+    @property
+    def behind(self) -> int:
+        """Durable rows not committed yet."""
+        return self.cursor.depth + self.cursor.position - self.cursor.committed
+
+    def forget(self, offset: int) -> None:
+        """Give up the rows before `offset`: the spool's budget is spent on what this sink is
+        behind. Taken up by the running task, which counts what it drops."""
+        self._forget_to = max(self._forget_to, offset)
+
+    async def _drop_forgotten(self) -> None:
+        position, target = self.cursor.committed, self._forget_to
+        if position >= target:
+            return
+        self.counters.count("dropped", target - position, reason="spool_budget")
+        self.dropped_count += target - position
+        log.error("%s: %d samples dropped, the spool is full", self.name, target - position)
+        await self.cursor.seek(max(target, self.cursor.position))
+        await self.cursor.commit(target)
 
     async def run(self) -> None:
         """Serve until cancelled. Raises what the supervisor must decide on."""
         self.status("connecting")
+        await self._drop_forgotten()
         await self.sink.open()
         self._say_connected()
         try:
             while True:
+                await self._drop_forgotten()
                 batch, end = await self._gather()
                 await self._write(batch, end)
-                await self.cursor.commit(end)
+                if self._forget_to < end:
+                    await self.cursor.commit(end)
         finally:
             self.cursor.rewind()
             await self.sink.close()
@@ -104,8 +131,11 @@ class SampleDelivery:
         await self.sleep(self.linger_s)
         parts, end, rows = [chunk.batch], chunk.end, len(chunk.batch)
         while rows < WRITE_ROWS_MAX:
-            more = await asyncio.to_thread(self.cursor.read, WRITE_ROWS_MAX - rows)
+            more = await to_the_end(self.cursor.read, WRITE_ROWS_MAX - rows)
             if more is None:
+                break
+            if more.start != end:  # rows between are lost: an offset must not reach across
+                self.cursor.position = end
                 break
             parts.append(more.batch)
             end, rows = more.end, rows + len(more.batch)
@@ -122,6 +152,8 @@ class SampleDelivery:
                 self.counters.count("retried")
                 self.status("waiting", f"{error}; next try in {delay_s:.1f} s")
                 await self.sleep(delay_s)
+                if self._forget_to >= end:
+                    return  # given up meanwhile; `_drop_forgotten` counts them
                 continue
             except Refused as error:
                 await self._bisect(batch, end, error)
@@ -177,26 +209,28 @@ class AlarmDelivery:
             next_beat_s = 0.0
             loop = asyncio.get_running_loop()
             while True:
-                await self._tell()
-                if loop.time() >= next_beat_s:
+                told_some = await self._tell()
+                if loop.time() >= next_beat_s:  # in the middle of a flood too
                     await self.sink.heartbeat(self.heartbeat())
                     next_beat_s = loop.time() + HEARTBEAT_INTERVAL_S
-                await self._wait(next_beat_s - loop.time())
+                if not told_some:
+                    await self._wait(next_beat_s - loop.time())
         finally:
             await self.sink.close()
 
-    async def _tell(self) -> None:
-        while True:
-            self._wake.clear()
-            events = await asyncio.to_thread(self.cursor.read, _EVENTS_MAX)
-            if not events:
-                return
-            await self.sink.write(events)
-            told_ns = self.now_ns()
-            for event in events:
-                self.latency.stop(event.alarm.gseq, told_ns)
-            self.told_count += len(events)
-            await asyncio.to_thread(self.cursor.commit, events[-1].alarm.gseq)
+    async def _tell(self) -> bool:
+        """One chunk of events, if there are any."""
+        self._wake.clear()
+        events = await to_the_end(self.cursor.read, _EVENTS_MAX)
+        if not events:
+            return False
+        await self.sink.write(events)
+        told_ns = self.now_ns()
+        for event in events:
+            self.latency.stop(event.alarm.gseq, told_ns)
+        self.told_count += len(events)
+        await to_the_end(self.cursor.commit, events[-1].alarm.gseq)
+        return True
 
     async def _wait(self, timeout_s: float) -> None:
         try:

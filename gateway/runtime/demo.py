@@ -28,8 +28,9 @@ from string import Template
 from typing import Any
 
 from gateway.contract.simulator import CountingLedger, Simulator
-from gateway.model.alarm import AlarmEvent, Transition
+from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.errors import ConfigError, Fault
+from gateway.model.point import PointTable
 from gateway.runtime.broker import EmbeddedBroker
 from gateway.runtime.checking import load_site
 from gateway.runtime.core import Core
@@ -69,6 +70,7 @@ class Telling:
 
     language: str
     quiet: bool
+    points: PointTable
     raised: Counter[str] = field(default_factory=Counter)
     cleared: Counter[str] = field(default_factory=Counter)
     _told: int = 0
@@ -83,6 +85,12 @@ class Telling:
                 self.cleared[event.alarm.rule_kind] += 1
                 self._say(event, "clear")
 
+    def _name(self, alarm: Alarm) -> str:
+        """Of the vehicle or dam where it has one, else of what the alarm is about."""
+        point = self.points.get(alarm.point_id)
+        device = self.points.device(point.device) if point else None
+        return (device.name if device else "") or alarm.display_name or alarm.target
+
     def _say(self, event: AlarmEvent, word: str) -> None:
         if self.quiet:
             return
@@ -90,7 +98,7 @@ class Telling:
         name = alarm.name.get(self.language) or alarm.name.get("en") or alarm.rule_id
         value = "" if event.value is None else f" {event.value:g} {alarm.unit}"
         limit = "" if event.limit is None else f" (limit {event.limit:g})"
-        place = alarm.location or alarm.area or alarm.target
+        place = alarm.location or self._name(alarm)
         print(f"  {word}  P{alarm.priority.value}  {name}{value}{limit}  {place}", flush=True)
 
 
@@ -102,7 +110,7 @@ def run_demo(options: DemoOptions) -> int:
     counts = asyncio.run(_demo(options, plugins, data_dir))
     if options.as_json:
         print(json.dumps(counts), flush=True)
-    return 0 if counts["lost"] == 0 else 1
+    return 0 if counts["lost"] == 0 and counts["settled"] else 1
 
 
 async def _demo(options: DemoOptions, plugins: Plugins, data_dir: Path) -> dict[str, Any]:
@@ -114,15 +122,17 @@ async def _demo(options: DemoOptions, plugins: Plugins, data_dir: Path) -> dict[
     async with EmbeddedBroker(HOST, ports.mqtt):
         site = write_site(data_dir, ports)
         config = load_site(site, plugins)
-        telling = Telling(config.site.language, quiet=options.as_json)
         async with serve(config, plugins, web_log_level="ERROR") as service:
+            telling = Telling(config.site.language, options.as_json, service.core.points)
             service.core.event_listeners.append(telling.events)
             await _introduce(service, ports, site)
             await _adapters_ready(service.core)
+            before = await service.core.stored_count()  # of an earlier run on the same data
             async with _simulators(options, plugins, ports, data_dir, ledger):
                 await _wait(stop, options.duration_s)
             settled = await service.core.settle(timeout_s=SETTLE_TIMEOUT_S)
-            return await _counts(service.core, ledger, telling, settled=settled)
+            counts = await _counts(service.core, ledger, telling, before=before)
+            return {**counts, "settled": settled}
 
 
 def choose_ports(options: DemoOptions) -> Ports:
@@ -208,6 +218,7 @@ async def _introduce(service: Service, ports: Ports, site: Path) -> None:
 async def _adapters_ready(core: Core) -> None:
     """A broker keeps nothing for a subscriber it has never seen: send only when all listen."""
     names = [f"adapter {adapter.name}" for adapter in core.config.adapters]
+    names += [f"sink {sink.name}" for sink in core.config.sinks]
     async with asyncio.timeout(ADDRESS_TIMEOUT_S):
         while any(core.status(name).state in {"starting", "connecting"} for name in names):  # noqa: ASYNC110  three parties, no common event
             await asyncio.sleep(0.02)
@@ -220,10 +231,10 @@ async def _wait(stop: asyncio.Event, duration_s: float | None) -> None:
 
 
 async def _counts(
-    core: Core, ledger: CountingLedger, telling: Telling, *, settled: bool
+    core: Core, ledger: CountingLedger, telling: Telling, *, before: int
 ) -> dict[str, Any]:
     """What came of every sample. `lost` is what was sent and is not in the store."""
-    stored = await core.stored_count()
+    stored = await core.stored_count() - before
     return {
         "samples_sent": ledger.sent_count,
         "samples_acknowledged": ledger.acknowledged_count,
@@ -232,7 +243,6 @@ async def _counts(
         "samples_stored": stored,
         "samples_derived": core.intake.derived_count,
         "lost": max(0, ledger.sent_count - stored),
-        "settled": settled,
         "alarms_raised": dict(sorted(telling.raised.items())),
         "alarms_cleared": dict(sorted(telling.cleared.items())),
         "events_journalled": core.journal.head,

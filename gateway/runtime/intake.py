@@ -54,6 +54,12 @@ class Intake:
     counters: Counters
     durable_count: int = field(default=0, init=False)
     derived_count: int = field(default=0, init=False)
+    _pending: dict[object, int] = field(default_factory=dict, init=False)
+
+    @property
+    def oldest_pending_ns(self) -> int | None:
+        """Receipt of the oldest batch on its way to the disk: no timer may run past it."""
+        return min(self._pending.values(), default=None)
 
     async def emit(self, batch: Batch) -> None:
         """Durable on return. Raises SpoolFull or StorageFault: then nothing may be acknowledged."""
@@ -63,7 +69,12 @@ class Intake:
         if flagged is not batch:
             odd = int(np.count_nonzero(flagged.quality != batch.quality))
             self.counters.count("accepted_with_odd_clock", odd)
-        await self.spool.append(flagged)
+        ticket = object()
+        self._pending[ticket] = int(flagged.received_time_ns.min())
+        try:
+            await self.spool.append(flagged)
+        finally:
+            del self._pending[ticket]
         self.durable_count += len(batch)
 
     async def emit_derived(self, batch: Batch) -> None:

@@ -7,6 +7,15 @@ An event is told to anyone only after the journal has it. The state of the rule 
 the spool offset it belongs to; the cursor is committed after that. A restart loads the last
 checkpoint and judges the rows since again: the same history gives the same conditions, and the book
 drops those it has already lived through, so nothing is raised twice and no timer starts afresh.
+
+A checkpoint is only ever taken between two chunks that were judged and recorded whole: cancelled or
+failed in the middle, none is taken, and the next start judges the chunk again.
+
+**How far the clock counts.** Timers fire up to the moment up to which everything received has been
+read (`_known_to_ns`), which is not always now: with a backlog it is when the last row in hand came
+in, and rows still on their way to the disk count too. For `settle_s` after the start, and after the
+process was stopped for a while, time moves only with the data, because a silence that is ours is
+not a silence of the devices.
 """
 
 from __future__ import annotations
@@ -26,18 +35,31 @@ from gateway.alarms.journal import Journal
 from gateway.contract.adapter import Counters, LinkStatus
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
-from gateway.model.errors import StorageFault
+from gateway.model.errors import GatewayError, SpoolFull, StorageFault
 from gateway.model.point import Point, PointTable
 from gateway.runtime.clock import NowNs
 from gateway.runtime.intake import Intake
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.live import LiveTable
-from gateway.spool import Cursor
+from gateway.runtime.threads import to_the_end
+from gateway.spool import Chunk, Cursor
 
 log = logging.getLogger(__name__)
 
 READ_ROWS_MAX = 20_000
+DERIVED_TIMEOUT_S = 2.0  # what is stored may wait; what is judged may not
+UNDURABLE_WAIT_MAX_NS = 5_000_000_000  # a disk that hangs longer no longer holds the timers
+PAUSE_S = 2.0  # between two steps: longer means that the process was stopped
+STEP_BACK_NS = 1_000_000_000  # a clock that went back further is not drift
 _JOURNAL_RETRY_S = 1.0
+
+
+@dataclass
+class Poison:
+    """Rows on which judging failed; halved until one row stands alone, which is passed over."""
+
+    start: int
+    end: int
 
 
 @dataclass
@@ -57,16 +79,29 @@ class Judge:
     declare: Callable[[Sequence[Point]], Awaitable[object]]
     tick_interval_s: float = 0.2
     checkpoint_interval_s: float = 5.0
+    settle_s: float = 5.0
     on_events: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
+    on_unrecorded: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
+    monotonic_s: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     rules: RuleSet = field(init=False)
     book: AlarmBook = field(init=False)
     judged_count: int = field(default=0, init=False)
     busy_s: float = field(default=0.0, init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    _failed: bool = field(default=False, init=False)
-    _points_version: int = field(default=-1, init=False)
+    _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
+    _done: int = field(default=0, init=False)  # every row before it is judged and recorded
     _saved_at: int = field(default=-1, init=False)
+    _is_whole: bool = field(default=True, init=False)  # not in the middle of a chunk
+    _failed: bool = field(default=False, init=False)
+    _poison: Poison | None = field(default=None, init=False)
+    _points_version: int = field(default=-1, init=False)
+    _settle_until_s: float = field(default=0.0, init=False)
+    _last_s: float | None = field(default=None, init=False)
+    _last_ns: int = field(default=0, init=False)
+    _known_ns: int = field(default=0, init=False)
+
+    # ------------------------------------------------------------------ start and end
 
     async def restore(self) -> None:
         """Take up where the last checkpoint left off: at the start, and after a failure of our own
@@ -75,19 +110,37 @@ class Judge:
         self.book = AlarmBook(self.journal.epoch, gseq=self.journal.head)
         self.journal.restore_into(self.book)
         self._points_version = -1
-        checkpoint = self.journal.load_checkpoint()
-        offset = self.cursor.committed
-        if checkpoint is not None:
-            # Only when the newest checkpoint is damaged is the older one behind the commit: the
-            # rows between were judged and may be gone.
-            offset = max(offset, checkpoint[0])
-            self.rules.load(checkpoint[1])
+        offset = self._load_checkpoint()
         await self.cursor.seek(offset)
-        self._saved_at = offset
+        self._done = self._saved_at = offset
+        self._is_whole = True
+        self._settle_until_s = self.monotonic_s() + self.settle_s
+        self._forget_the_future(self.now_ns())
+
+    def _load_checkpoint(self) -> int:
+        """The offset to go on from; what cannot be used is counted and never stops the start."""
+        committed, head = self.cursor.committed, self.cursor.committed + self.cursor.depth
+        checkpoint = self.journal.load_checkpoint()
+        if checkpoint is None:
+            return committed
+        offset, arrays = checkpoint
+        try:
+            self.rules.load(arrays)
+        except (GatewayError, KeyError, ValueError, IndexError) as error:
+            self.counters.count("checkpoint_unusable")
+            log.warning("the saved rule state cannot be used, timers start afresh: %s", error)
+            self.rules = self.make_rules()
+            return committed
+        if offset > head:  # of a spool that is no more: what this one holds is all new
+            self.counters.count("checkpoint_of_another_spool")
+            return committed
+        # Only when the newest checkpoint is damaged is the older one behind the commit: the rows
+        # between were judged and may be gone.
+        return max(offset, committed)
 
     def standing(self) -> Sequence[Alarm]:
-        """Every row of the book in force now; a restart of the judge makes a new book."""
-        return self.book.snapshot()
+        """Every row of the live table that the journal has: what may be told to anyone."""
+        return [row for row in self.book.snapshot() if row.gseq <= self.journal.head]
 
     async def run(self) -> None:
         """Judge until cancelled; the last act is a checkpoint."""
@@ -95,60 +148,142 @@ class Judge:
             await self.restore()
             self._failed = False
         self.status("judging")
-        loop = asyncio.get_running_loop()
-        next_checkpoint_s = loop.time() + self.checkpoint_interval_s
+        next_checkpoint_s = self.monotonic_s() + self.checkpoint_interval_s
         try:
             while True:
                 await self._step()
-                if loop.time() >= next_checkpoint_s:
+                if self.monotonic_s() >= next_checkpoint_s:
                     await self.checkpoint()
-                    next_checkpoint_s = loop.time() + self.checkpoint_interval_s
+                    next_checkpoint_s = self.monotonic_s() + self.checkpoint_interval_s
         except asyncio.CancelledError:
             await self.checkpoint()
             raise
         except Exception:
             self._failed = True
             raise
+        finally:
+            await self._stop_reading()
+
+    async def _stop_reading(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    # ------------------------------------------------------------------ one step
 
     async def _step(self) -> None:
-        try:
-            async with asyncio.timeout(self.tick_interval_s):
-                chunk = await self.cursor.next(READ_ROWS_MAX)
-            batch = chunk.batch
-        except TimeoutError:
-            if self.cursor.depth:
-                return  # rows are there and the disk is slow: no tick may overtake them
-            batch = Batch.empty()
+        """Judge what there is, or tick when there is nothing. A read that is slower than the tick
+        goes on; it is not begun again."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self.cursor.next(self._rows_max()))
+        done, _ = await asyncio.wait({self._reading}, timeout=self.tick_interval_s)
+        chunk: Chunk | None = None
+        if done:
+            chunk, self._reading = self._reading.result(), None
         async with self._lock:
-            await self._judge(batch, self._known_to_ns(batch))
+            if chunk is not None:
+                await self._judge_chunk(chunk)
+            elif not self.cursor.depth:  # else rows are there: no tick may overtake them
+                known_ns = self._known_to_ns(Batch.empty())
+                if known_ns > 0:  # else nothing was heard since the start: too soon to miss it
+                    await self._judge(Batch.empty(), known_ns)
+
+    async def _judge_chunk(self, chunk: Chunk) -> None:
+        if self._poison == Poison(chunk.start, chunk.end) and len(chunk.batch) == 1:
+            self._pass_over(chunk)
+        else:
+            try:
+                await self._judge(chunk.batch, self._known_to_ns(chunk.batch))
+            except Exception:
+                self._poison = Poison(chunk.start, chunk.end)
+                raise
+            if self._poison is not None and chunk.end >= self._poison.end:
+                self._poison = None
+        self._done = chunk.end
+
+    def _rows_max(self) -> int:
+        """All there is; but up to rows that failed, then half of them at a time."""
+        poison, position = self._poison, self.cursor.position
+        if poison is None or position >= poison.end:
+            return READ_ROWS_MAX
+        if position < poison.start:
+            return min(READ_ROWS_MAX, poison.start - position)
+        return max(1, (poison.end - poison.start) // 2)
+
+    def _pass_over(self, chunk: Chunk) -> None:
+        """One row that the core cannot judge must not end all judging: it is in the store, it is
+        told loudly, and the next row goes on."""
+        self.counters.count("not_judged", len(chunk.batch), reason="failed_alone")
+        point = int(chunk.batch.point_index[0])
+        name = self.points[point].id if point < len(self.points) else str(point)
+        log.critical("NOT JUDGED: one sample of %s at offset %d fails alone", name, chunk.start)
+        self._poison = None
 
     def _known_to_ns(self, batch: Batch) -> int:
-        """Up to when everything that was received has been read.
+        """Up to when everything that was received has been read."""
+        now_ns, now_s = self.now_ns(), self.monotonic_s()
+        self._notice_steps(now_ns, now_s)
+        known_ns = now_ns
+        pending_ns = self.intake.oldest_pending_ns
+        if pending_ns is not None:
+            known_ns = max(min(known_ns, pending_ns), now_ns - UNDURABLE_WAIT_MAX_NS)
+        if self.cursor.depth or now_s < self._settle_until_s:
+            newest_ns = int(batch.received_time_ns.max()) if len(batch) else self._known_ns
+            known_ns = min(known_ns, max(newest_ns, self._known_ns))
+        self._known_ns = known_ns
+        return known_ns
 
-        With rows still to read, that is when the last row in hand came in: timers that ran on to
-        the wall clock would fire on a history that is not known yet, and a restart with a backlog
-        would raise alarms that the next rows deny.
-        """
-        now_ns = self.now_ns()
-        if not self.cursor.depth:
-            return now_ns
-        return min(now_ns, int(batch.received_time_ns.max()))
+    def _notice_steps(self, now_ns: int, now_s: float) -> None:
+        """A process that was stopped, and a clock that was set back."""
+        last_s, last_ns = self._last_s, self._last_ns
+        self._last_s, self._last_ns = now_s, now_ns
+        if last_s is None:
+            return
+        if now_s - last_s > PAUSE_S + self.tick_interval_s:
+            self.counters.count("paused")
+            self._settle_until_s = now_s + self.settle_s
+        if now_ns < last_ns - STEP_BACK_NS:
+            self._forget_the_future(now_ns)
 
-    async def _judge(self, batch: Batch, now_ns: int) -> None:
-        started_s = asyncio.get_running_loop().time()
+    def _forget_the_future(self, now_ns: int) -> None:
+        """Nothing remembered may lie in the future: every row from now on would be late, and
+        nothing would alarm until the clock has caught up."""
+        if self.book.newest_judged_ns() <= now_ns and self.rules.newest_heard_ns() <= now_ns:
+            self._known_ns = min(self._known_ns, now_ns)
+            return
+        self.counters.count("clock_set_back")
+        log.error("the clock was set back: timers that ran ahead of it begin at the present")
+        self.rules.forget_after(now_ns)
+        self.book.forget_after(now_ns)
+        self.live.forget_after(now_ns)
+        self._known_ns = now_ns
+
+    async def _judge(self, batch: Batch, known_ns: int) -> None:
+        self._is_whole = False
         await self._refresh()
-        result = self.rules.evaluate(batch, now_ns)
-        events = self.book.apply(result.conditions, self.rules.instances, now_ns)
-        events += self.book.observe(batch, self.points, now_ns)
-        events += self.book.tick(now_ns)
+        started_s = self.monotonic_s()
+        result = self.rules.evaluate(batch, known_ns)
+        events = self.book.apply(result.conditions, self.rules.instances, known_ns)
+        events += self.book.observe(batch, self.points, known_ns)
+        events += self.book.tick(self.now_ns())
         self.live.update(batch)
-        self.busy_s += asyncio.get_running_loop().time() - started_s
+        self.busy_s += self.monotonic_s() - started_s
         if events:
             await self._record(events, self._since_ns(batch))
-        await self.intake.emit_derived(result.derived)
+        await self._store_derived(result.derived)
         self.judged_count += len(batch) - result.derived_seen_count
         if result.late_count:
             self.counters.count("late", result.late_count)
+        self._is_whole = True
+
+    async def _store_derived(self, derived: Batch) -> None:
+        """Judged already: a full or faulty spool costs their history, never the next alarm."""
+        try:
+            async with asyncio.timeout(DERIVED_TIMEOUT_S):
+                await self.intake.emit_derived(derived)
+        except (SpoolFull, StorageFault, TimeoutError) as error:
+            self.counters.count("dropped", len(derived), reason=f"derived_{type(error).__name__}")
 
     async def _refresh(self) -> None:
         """Take in new points; make the points that calculations produce known and durable. A
@@ -162,6 +297,8 @@ class Judge:
         self.book.declare(self.rules.instances)
         self._points_version = self.points.version
 
+    # ------------------------------------------------------------------ people and the journal
+
     async def command(self, command: Command) -> CommandResult:
         """An operator's act: into the journal before anyone sees it."""
         async with self._lock:
@@ -173,18 +310,24 @@ class Judge:
     async def _record(self, events: Sequence[AlarmEvent], since_ns: int) -> None:
         """Into the journal, whatever it takes: an alarm that was judged is never dropped.
 
-        While the disk refuses, judging waits here and intake goes on into the spool.
+        While the disk refuses, judging waits here, intake goes on into the spool, and the log has
+        every alarm that cannot be recorded.
         """
+        told_log = False
         while True:
             try:
-                await asyncio.to_thread(self.journal.append, events)
+                await to_the_end(self.journal.append, events)
                 break
             except StorageFault as error:
                 self.status("faulty", f"the alarm journal cannot be written: {error}")
                 self.counters.count("journal_fault")
-                log.exception("alarm journal")
+                if not told_log:
+                    log.critical("the alarm journal cannot be written: %s", error)
+                    self.on_unrecorded(events)
+                    told_log = True
                 await asyncio.sleep(_JOURNAL_RETRY_S)
-        self.status("judging")
+        if told_log:
+            self.status("judging")
         for event in events:
             self.latency.start(event.alarm.gseq, max(event.time_ns, since_ns))
         self.on_events(events)
@@ -194,17 +337,18 @@ class Judge:
         return int(batch.received_time_ns.max()) if len(batch) else 0
 
     async def checkpoint(self) -> None:
-        """Save the core's state with its offset, then let the spool forget the rows before it."""
+        """Save the core's state with its offset, then let the spool forget the rows before it.
+        Nothing is saved in the middle of a chunk."""
         async with self._lock:
-            offset = self.cursor.position
-            if offset == self._saved_at:
+            offset = self._done
+            if not self._is_whole or offset == self._saved_at:
                 return
             arrays: dict[str, np.ndarray[Any, Any]] = self.rules.save()
             try:
-                await asyncio.to_thread(self.journal.save_checkpoint, offset, arrays)
+                await to_the_end(self.journal.save_checkpoint, offset, arrays)
+                await self.cursor.commit(offset)
             except StorageFault as error:
                 self.counters.count("checkpoint_fault")
                 log.warning("rule state not saved, will try again: %s", error)
                 return
-            await self.cursor.commit(offset)
             self._saved_at = offset

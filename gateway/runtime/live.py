@@ -45,6 +45,10 @@ class LiveTable:
         self.quality[points] = batch.quality[rows]
         self.time_ns[points] = time_ns[rows]
 
+    def forget_after(self, now_ns: int) -> None:
+        """The clock was set back: what comes now is newer than what stands here."""
+        np.minimum(self.time_ns, now_ns, out=self.time_ns)
+
     def _grow(self, size: int) -> None:
         missing = size - len(self.time_ns)
         if missing <= 0:

@@ -6,9 +6,9 @@ threads of their own.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +26,12 @@ from gateway.model.errors import Unavailable
 from gateway.model.point import PointTable
 from gateway.model.rule import Confidence
 from gateway.runtime.clock import now_ns
-from gateway.runtime.core import Core
+from gateway.runtime.core import JUDGE_CURSOR, Core
+from gateway.runtime.threads import to_the_end
 
 NS_PER_MS = 1_000_000
 _RATE_WINDOW_S = 10.0
+_LOOK_S = 5.0  # the link looks once a second while a console is there
 
 
 @dataclass
@@ -46,12 +48,32 @@ class RateMeter:
         return round((n1 - n0) / (t1 - t0) * 1e9, 1) if t1 > t0 else 0.0
 
 
+@dataclass
+class ChangeWatch:
+    """Since when each component is in its state, and when its count last grew.
+
+    Known only as well as somebody looks: what changed between two looks that lie further apart than
+    `_LOOK_S` has no time, rather than a wrong one.
+    """
+
+    _held: dict[str, tuple[object, int, int | None]] = field(default_factory=dict)
+
+    def since_ns(self, name: str, held: object, time_ns: int, *, born_ns: int = 0) -> int | None:
+        """When `name` began to hold `held`; `born_ns` is when everything began."""
+        before, looked_ns, since_ns = self._held.get(name, (None, born_ns, None))
+        if before is None or before != held:
+            since_ns = time_ns if time_ns - looked_ns <= _LOOK_S * 1e9 else None
+        self._held[name] = (held, time_ns, since_ns)
+        return since_ns
+
+
 class CoreView:
     """Satisfies `CoreProvider`."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._rates: dict[str, RateMeter] = {}
+        self._watch = ChangeWatch()
 
     # ------------------------------------------------------------------ from memory
 
@@ -81,7 +103,7 @@ class CoreView:
     async def events(self, after_gseq: int | None, limit: int) -> Sequence[AlarmEvent]:
         journal = self._core.journal
         start = max(0, journal.head - limit) if after_gseq is None else after_gseq
-        return await asyncio.to_thread(journal.read, start, limit)
+        return await to_the_end(journal.read, start, limit)
 
     async def history(
         self, point_id: str, from_ns: int, to_ns: int, *, count: int
@@ -121,15 +143,17 @@ class CoreView:
             tenant=config.site.tenant,
             site=config.site.id,
             site_name=config.site.name.get(config.site.language, config.site.id),
+            site_names=dict(config.site.name),
             time_zone=config.site.time_zone,
             pid=os.getpid(),
             rss_bytes=_rss_bytes(),
+            cpu_percent=round(self._rate("cpu", time_ns, time.process_time_ns()) / 1e7, 1),
             points_version=core.points.version,
             point_count=len(core.points),
             device_count=len(core.points.devices),
             adapters=self._adapters(time_ns),
             spool=self._spool(),
-            sinks=self._sinks(),
+            sinks=self._sinks(time_ns),
             rules=self._rules(),
             road=self._road(),
             latency=wire.LatencyRow(
@@ -143,6 +167,15 @@ class CoreView:
 
     def _rate(self, name: str, time_ns: int, total: int) -> float:
         return self._rates.setdefault(name, RateMeter()).rate(time_ns, total)
+
+    def _since_ms(self, component: str, held: object, time_ns: int) -> int | None:
+        return wire.ms(
+            self._watch.since_ns(component, held, time_ns, born_ns=self._core.started_ns)
+        )
+
+    def _last_write_ms(self, component: str, accepted: int, time_ns: int) -> int | None:
+        grew_ms = self._since_ms(f"{component} writes", accepted, time_ns)
+        return grew_ms if accepted else None
 
     def _counts(self, component: str) -> wire.Counts:
         table = self._core.counters
@@ -172,6 +205,7 @@ class CoreView:
                     kind=adapter.kind,
                     state=status.state,
                     detail=status.detail,
+                    since_ms=self._since_ms(component, status.state, time_ns),
                     last_sample_ms=newest // NS_PER_MS if newest else None,
                     point_count=len(by_adapter.get(adapter.name, [])),
                     rate_per_s=self._rate(component, time_ns, counts.accepted),
@@ -182,6 +216,8 @@ class CoreView:
 
     def _spool(self) -> wire.SpoolRow:
         core, stats = self._core, self._core.spool.stats()
+        # The judge commits with its checkpoint, every few seconds; what it has read is judged.
+        depth = {**stats.depth, JUDGE_CURSOR: stats.head - core.judge.cursor.position}
         return wire.SpoolRow(
             state="faulty" if stats.fault else "ok",
             detail=stats.fault,
@@ -193,12 +229,12 @@ class CoreView:
             dropped_count=stats.lost_rows,
             commit_window_ms=core.config.spool.commit_window_ms,
             cursors=[
-                wire.CursorRow(name=name, offset=stats.head - depth, behind_records=depth)
-                for name, depth in stats.depth.items()
+                wire.CursorRow(name=name, offset=stats.head - behind, behind_records=behind)
+                for name, behind in depth.items()
             ],
         )
 
-    def _sinks(self) -> list[wire.SinkRow]:
+    def _sinks(self, time_ns: int) -> list[wire.SinkRow]:
         core, rows = self._core, []
         for sink in core.config.sinks:
             delivery, teller = core.deliveries.get(sink.name), core.tellers.get(sink.name)
@@ -213,13 +249,16 @@ class CoreView:
             if teller is not None:
                 behind += core.journal.head - teller.cursor.gseq
                 counts = wire.Counts(received=teller.told_count, accepted=teller.told_count)
-            status = core.status(f"sink {sink.name}")
+            component = f"sink {sink.name}"
+            status = core.status(component)
             rows.append(
                 wire.SinkRow(
                     name=sink.name,
                     kind=sink.kind,
                     state=status.state,
                     detail=status.detail,
+                    since_ms=self._since_ms(component, status.state, time_ns),
+                    last_write_ms=self._last_write_ms(component, counts.accepted, time_ns),
                     behind_records=behind,
                     counts=counts,
                 )
@@ -247,10 +286,12 @@ class CoreView:
     def _road(self) -> wire.RoadCounts:
         core = self._core
         stored = core.deliveries.get(core.config.history.sink)
+        derived = core.intake.derived_count
         return wire.RoadCounts(
             received=core.intake.durable_count,
-            durable=core.intake.durable_count,
-            judged=core.judge.judged_count,
+            derived=derived,
+            durable=core.intake.durable_count + derived,
+            judged=core.judge.judged_count + derived,  # these were made by judging
             stored=stored.stored_count if stored else 0,
             rejected=stored.rejected_count if stored else 0,
             lost=core.spool.stats().lost_rows,

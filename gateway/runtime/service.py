@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from gateway.runtime.web import WebProcess
 
 log = logging.getLogger(__name__)
 
+SOCKET_PATH_MAX = 104
+
 
 @dataclass(frozen=True)
 class Service:
@@ -38,7 +41,7 @@ async def serve(
 ) -> AsyncIterator[Service]:
     """Everything `run` starts; the body runs while it serves."""
     async with open_core(config, plugins) as core:
-        link_path = config.data_dir / "core.sock"
+        link_path = socket_path(config.data_dir)
         async with LinkServer(link_path, CoreView(core)):
             core.start()
             if not config.console.enabled:
@@ -48,6 +51,7 @@ async def serve(
                 link_path,
                 config.console.host,
                 config.console.port,
+                core.status("console"),
                 [*_console_options(config), "--log-level", web_log_level],
             )
             task = asyncio.create_task(_watch(core, web), name="web")
@@ -74,15 +78,24 @@ async def _watch(core: Core, web: WebProcess) -> None:
     await supervisor.run(web.run)
 
 
+def socket_path(data_dir: Path) -> Path:
+    """Beside the data; in a temporary folder where that would be longer than a socket's address
+    may be (108 bytes on Linux, unix(7))."""
+    beside = data_dir / "core.sock"
+    if len(str(beside).encode()) < SOCKET_PATH_MAX:
+        return beside
+    return Path(tempfile.mkdtemp(prefix="hazard-gateway-")) / "core.sock"
+
+
 def run_service(path: Path) -> int:
-    """Raises ConfigError with every fault of the site file."""
+    """Raises ConfigError with every fault of the site file. Returns 1 when the disk failed and only
+    a new start can help: the service manager starts it again."""
     plugins = load_plugins()
     config = load_site(path, plugins)
-    asyncio.run(_run(config, plugins))
-    return 0
+    return asyncio.run(_run(config, plugins))
 
 
-async def _run(config: SiteConfig, plugins: Plugins) -> None:
+async def _run(config: SiteConfig, plugins: Plugins) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,10 +105,14 @@ async def _run(config: SiteConfig, plugins: Plugins) -> None:
         log.info("site %s: running, data in %s", config.site.id, config.data_dir)
         if service.web is not None:
             announce = asyncio.create_task(_announce(service.web))
-        await stop.wait()
+        waiting = [asyncio.create_task(event.wait()) for event in (stop, service.core.failed)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
         if service.web is not None:
             announce.cancel()
         log.info("stopping")
+        return 1 if service.core.failed.is_set() else 0
 
 
 def log_alarms(events: Sequence[AlarmEvent]) -> None:

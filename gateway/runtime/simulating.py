@@ -96,8 +96,8 @@ def build_simulator(
 def simulate(
     protocol: str, *, target: str, scenario: str | None, seed: int, duration_s: float | None
 ) -> int:
-    """Run one simulator until its scenario ends; exit code 1 when something sent was never
-    acknowledged."""
+    """Run one simulator until its scenario ends; exit code 1 when nothing could be sent, or when
+    something sent was never acknowledged."""
     kinds = load_plugins().simulators
     if protocol not in kinds:
         raise ConfigError([Fault("simulate", 0, protocol, f"one of {', '.join(kinds)}")])
@@ -112,7 +112,7 @@ def simulate(
     )
     asyncio.run(_run(simulator, duration_s))
     print(f"sent {ledger.sent_count} samples, acknowledged {ledger.acknowledged_count}")
-    return 0 if ledger.acknowledged_count >= ledger.sent_count else 1
+    return 0 if ledger.acknowledged_count >= ledger.sent_count > 0 else 1
 
 
 async def _run(simulator: Simulator, duration_s: float | None) -> None:

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.contract.adapter import LinkStatus
 from gateway.model.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -28,6 +30,7 @@ class WebProcess:
     link_path: Path
     host: str
     port: int
+    status: LinkStatus
     options: Sequence[str] = ()  # further arguments of `python -m gateway.console`
     url: asyncio.Future[str] = field(default_factory=asyncio.Future)
 
@@ -41,11 +44,16 @@ class WebProcess:
             *self.options,
             stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us; the child is told by us
         )
         try:
-            await self._read_address(process)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._read_address(process)
+            self.status("listening", self.url.result())
             code = await process.wait()
             raise Unavailable(f"the web process ended with code {code}")
+        except TimeoutError as error:
+            raise Unavailable("the web process does not start") from error
         finally:
             await _stop(process)
 

@@ -23,6 +23,7 @@ ALARM = Alarm(
     rule_kind="limit",
     target="p1",
     point_id="p1",
+    display_name="3101工作面T1 甲烷",
     priority=Priority.CRITICAL,
     active=True,
     acknowledged=False,
@@ -82,6 +83,7 @@ def test_an_alarm_row_carries_its_citation_its_token_and_times_a_browser_can_hol
     assert (row.value, row.limit) == (None, 1.5)
     assert row.active_ms == 1_700_000_000_123
     assert row.return_ms is None
+    assert row.display_name == "3101工作面T1 甲烷"
     assert wire.AlarmRow.model_validate_json(row.encoded()) == row
 
 
@@ -102,7 +104,7 @@ def test_every_state_of_the_model_is_either_standing_hidden_or_left_out():
     assert frame.counts[0].standing == 5
 
 
-def test_the_list_is_by_priority_then_unacknowledged_then_newest_and_hidden_last():
+def test_the_list_is_by_priority_unacknowledged_active_then_newest_and_hidden_last():
     def alarm(key: str, priority: int, acknowledged: bool, at: int, state=AlarmState.ACKNOWLEDGED):
         return replace(
             ALARM, alarm_key=key, priority=Priority(priority), acknowledged=acknowledged,
@@ -115,10 +117,11 @@ def test_the_list_is_by_priority_then_unacknowledged_then_newest_and_hidden_last
         alarm("p1-acked-new", 1, True, 8),
         alarm("p1-old", 1, False, 1),
         alarm("p1-new", 1, False, 5),
+        replace(alarm("p1-back", 1, False, 9), active=False),
     ]
     frame = standing(1, 1, alarms=alarms)
     assert [row.key for row in frame.alarms] == [
-        "p1-new", "p1-old", "p1-acked-new", "p3", "hidden",
+        "p1-new", "p1-old", "p1-back", "p1-acked-new", "p3", "hidden",
     ]  # fmt: skip
 
 
@@ -137,6 +140,7 @@ def test_an_event_row_keeps_both_times_and_who_did_it():
     )  # fmt: skip
     row = wire.event_row(event)
     assert (row.transition, row.actor, row.value) == ("ACK", "王芳", None)
+    assert row.display_name == "3101工作面T1 甲烷"
     assert (row.time_ms, row.recorded_ms) == (1_700_000_000_123, 1_700_000_000_128)
 
 

@@ -267,3 +267,32 @@ async def test_a_broker_that_was_away_misses_nothing_and_gets_the_standing_state
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     journal.close()
+
+
+async def test_rows_given_up_for_the_budget_are_counted_and_the_newer_ones_go_on(tmp_path) -> None:
+    spool = Spool.open(tmp_path / "spool")
+    await spool.append(batch_of([1.0, 2.0, 3.0, 4.0]))
+    store = Store([Unavailable("down")])
+    delivery, table, _ = deliver(spool, store, tmp_path)
+    delivery.forget(3)
+    await run_until_done(delivery, store, 1)
+    assert store.values == [4.0]
+    assert delivery.dropped_count == 3
+    assert table.of("store")["dropped.spool_budget"] == 3
+    await spool.close()
+
+
+async def test_a_flood_does_not_keep_the_heartbeat_waiting(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("gateway.runtime.deliver._EVENTS_MAX", 2)
+    monkeypatch.setattr("gateway.runtime.deliver.HEARTBEAT_INTERVAL_S", 0.0)
+    journal, channel = Journal.open(tmp_path), Channel()
+    journal.append(events(9))
+    delivery = teller(journal, channel)
+    task = asyncio.create_task(delivery.run())
+    async with asyncio.timeout(10):
+        while len(channel.told) < 9:
+            await asyncio.sleep(0)
+    assert channel.beats >= 4
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    journal.close()

@@ -8,6 +8,7 @@ import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from gateway.alarms.commands import Action, Command, Role, token_of
 from gateway.alarms.journal import Journal
 from gateway.model.alarm import AlarmState
 from gateway.model.batch import Batch
-from gateway.model.errors import StorageFault
+from gateway.model.errors import SpoolFull, StorageFault
 from gateway.model.point import Point
 from gateway.model.rule import GroupBy, Priority, Rule, Selector
 from gateway.runtime.counters import CounterTable, StatusCell
@@ -82,6 +83,7 @@ class House:
     def __init__(self, folder) -> None:
         self.folder = folder
         self.now_ns = START
+        self.settle_s = 0.0
 
     @asynccontextmanager
     async def open(self):
@@ -106,6 +108,7 @@ class House:
             declare=registry.points,
             tick_interval_s=0.01,
             checkpoint_interval_s=1000.0,
+            settle_s=self.settle_s,
             on_events=self.note,
         )
         await self.judge.restore()
@@ -290,5 +293,263 @@ async def test_a_backlog_is_judged_with_the_clock_of_its_receipt(tmp_path) -> No
         await house.send([("g1", 0.5, 2)])
     house.now_ns = START + 3600 * SECOND
     async with house.open():
+        await house.judge_all(save=True)
+        assert house.history() == []
+
+
+# --------------------------------------------------------------------------- stopped in the middle
+
+
+async def judged_again(house: House) -> list[tuple]:
+    """What a start after all this makes of the same spool."""
+    async with house.open():
+        await house.judge_all(save=True)
+        return house.history()
+
+
+ALARM = [("g1:methane", 1, 1, "ACT", 3 * SECOND)]
+
+
+@pytest.mark.parametrize("where", ["declare", "journal", "lock"])
+async def test_cancelled_in_the_middle_of_a_chunk_no_alarm_is_lost(tmp_path, where) -> None:
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 1.2, 1)])
+        await house.send([("g1", 1.2, 5)])
+        blocked, never = asyncio.Event(), asyncio.Event()
+
+        async def block(*_arguments) -> None:
+            blocked.set()
+            await never.wait()
+
+        if where == "declare":
+            house.judge._refresh = block
+        elif where == "journal":
+
+            def refuse(_events):
+                blocked.set()
+                raise StorageFault("no space")
+
+            house.journal.append = refuse
+        else:
+            await house.judge._lock.acquire()
+            asyncio.get_running_loop().call_later(0.05, blocked.set)
+        task = asyncio.create_task(house.judge.run())
+        await asyncio.wait_for(blocked.wait(), 5)
+        task.cancel()
+        if where == "lock":
+            await asyncio.sleep(0)
+            house.judge._lock.release()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        assert house.history() == []
+    assert await judged_again(house) == ALARM
+
+
+async def test_a_checkpoint_that_cannot_be_committed_does_not_keep_the_judge_from_ending(
+    tmp_path,
+) -> None:
+    async with House(tmp_path).open() as house:
+        await house.send([("g1", 1.2, 1)])
+        task = asyncio.create_task(house.judge.run())
+        async with asyncio.timeout(5):
+            while not house.judge._done:
+                await asyncio.sleep(0.001)
+
+        async def refuse(_offset: int) -> None:
+            raise StorageFault("EIO")
+
+        house.judge.cursor.commit = refuse
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        assert house.table.of("judge") == {"checkpoint_fault": 1}
+
+
+async def test_a_read_slower_than_the_tick_goes_on_instead_of_beginning_again(tmp_path) -> None:
+    async with House(tmp_path).open() as house:
+        await house.send([("g1", 1.2, 1)])
+        await house.send([("g1", 1.2, 5)])
+        read, begun = house.judge.cursor.next, []
+
+        async def slow(rows_max: int):
+            begun.append(rows_max)
+            await asyncio.sleep(0.05)  # five ticks
+            return await read(rows_max)
+
+        house.judge.cursor.next = slow
+        await house.judge_all(save=True)
+        assert house.history() == ALARM
+        assert len(begun) <= 3
+
+
+# --------------------------------------------------------------------------- bad rows, full spool
+
+
+async def test_a_row_that_cannot_be_judged_costs_itself_and_no_other(tmp_path, caplog) -> None:
+    poison = 7.5
+    async with House(tmp_path).open() as house:
+        make = house.judge.make_rules
+
+        def cursed():
+            rules = make()
+            evaluate = rules.evaluate
+
+            def failing(batch, now_ns):
+                if (batch.value == poison).any():
+                    raise FloatingPointError("a bug for one value")
+                return evaluate(batch, now_ns)
+
+            rules.evaluate = failing
+            return rules
+
+        house.judge.make_rules = cursed
+        await house.judge.restore()
+        good = [("g2", 0.5, s) for s in (0, 0.2, 0.4)]
+        await house.send([*good, ("g2", poison, 0.5), ("g1", 1.2, 1), ("g2", 0.5, 2)])
+        await house.send([("g1", 1.2, 5)])
+        for _ in range(12):
+            task = asyncio.create_task(house.judge.run())
+            await asyncio.wait({task}, timeout=0.1)
+            if not task.done():
+                break
+            assert isinstance(task.exception(), FloatingPointError)
+        async with asyncio.timeout(5):
+            while house.judge._done < house.spool.head:
+                await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert house.history() == ALARM
+        assert house.table.of("judge")["not_judged.failed_alone"] == 1
+        assert "NOT JUDGED: one sample of g2" in caplog.text
+
+
+async def test_a_spool_that_takes_no_derived_rows_does_not_stop_the_alarms(tmp_path) -> None:
+    async with House(tmp_path).open() as house:
+        for rows in EPISODE[:4]:
+            await house.send(rows)
+
+        async def full(_batch) -> None:
+            raise SpoolFull("budget spent")
+
+        house.intake.emit_derived = full
+        await house.judge_all(save=True)
+        assert house.history() == EXPECTED[:2]
+        assert house.table.of("judge")["dropped.derived_SpoolFull"] > 0
+
+
+async def test_a_spool_that_was_deleted_is_judged_from_its_beginning(tmp_path) -> None:
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 0.5, 0), ("g2", 0.5, 0)])
+        await house.judge_all(save=True)
+    shutil.rmtree(tmp_path / "spool")
+    async with house.open():
+        await house.send([("g1", 1.2, 1)])
+        await house.send([("g1", 1.2, 5)])
+        await house.judge_all(save=True)
+        assert house.history() == ALARM
+
+
+async def test_a_saved_state_of_another_version_never_stops_the_start(tmp_path) -> None:
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 0.5, 0)])
+        await house.judge_all(save=True)
+        offset, arrays = house.journal.load_checkpoint()
+        house.journal.save_checkpoint(offset, {**arrays, "version": np.array([999])})
+    async with house.open():
+        assert house.table.of("judge") == {"checkpoint_unusable": 1}
+        await house.send([("g1", 1.2, 1)])
+        await house.send([("g1", 1.2, 5)])
+        await house.judge_all(save=True)
+        assert house.history() == ALARM
+
+
+async def test_only_what_is_recorded_is_shown_to_anyone(tmp_path) -> None:
+    async with House(tmp_path).open() as house:
+        append, seen = house.journal.append, []
+
+        def slow(events):
+            seen.append([row.gseq for row in house.judge.standing()])
+            return append(events)
+
+        house.journal.append = slow
+        await house.send([("g1", 1.2, 1)])
+        await house.send([("g1", 1.2, 5)])
+        await house.judge_all(save=True)
+        assert seen == [[]]
+        assert [row.gseq for row in house.judge.standing()] == [1]
+
+
+# --------------------------------------------------------------------------- clocks
+
+
+async def test_a_clock_set_back_does_not_silence_the_alarms(tmp_path) -> None:
+    hour = 3600
+    async with House(tmp_path).open() as house:
+        await house.send([("g1", 0.5, hour), ("g2", 0.5, hour)])
+        await house.judge_all(save=True)
+        house.now_ns = START
+        await house.judge_all(save=True)  # the judge sees the step
+        house.now_ns = START
+        await house.send([("g1", 1.2, 1)])
+        await house.send([("g1", 1.2, 5)])
+        await house.judge_all(save=True)
+        assert house.history() == ALARM
+        assert house.table.of("judge")["clock_set_back"] == 1
+
+
+async def test_a_clock_set_back_while_the_gateway_was_away_is_noticed_at_the_start(
+    tmp_path,
+) -> None:
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 1.2, 3600)])
+        await house.send([("g1", 1.2, 3605)])
+        await house.judge_all(save=True)
+        assert [row[3] for row in house.history()] == ["ACT"]
+    house.now_ns = START
+    async with house.open():
+        await house.send([("g1", 0.5, 1)])
+        await house.send([("g1", 0.5, 9)])
+        await house.judge_all(save=True)
+        assert [row[3] for row in house.history()] == ["ACT", "RTN"]
+
+
+async def test_after_a_start_a_silence_of_ours_is_not_a_silence_of_the_devices(tmp_path) -> None:
+    """While it settles, time moves with the data; then the clock counts again."""
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 1.2, 1)])
+        await house.judge_all(save=True)
+    house.now_ns = START + 60 * SECOND
+    house.settle_s = 1000.0
+    async with house.open():
+        await house.judge_all(save=True)
+        assert house.history() == []
+        await house.send([("g2", 0.5, 61)])
+        await house.judge_all(save=True)
+        assert house.history() == ALARM
+
+
+async def test_no_timer_overtakes_a_row_on_its_way_to_the_disk(tmp_path) -> None:
+    async with House(tmp_path).open() as house:
+        await house.send([("g1", 1.2, 1)])
+        await house.judge_all(save=True)
+        append, gate = house.spool.append, asyncio.Event()
+
+        async def slow(batch):
+            await gate.wait()
+            return await append(batch)
+
+        house.spool.append = slow
+        sending = asyncio.create_task(house.send([("g1", 0.5, 2)]))
+        await asyncio.sleep(0)
+        house.now_ns = START + 4 * SECOND
+        await house.judge_all(save=True)
+        assert house.history() == []
+        gate.set()
+        await sending
         await house.judge_all(save=True)
         assert house.history() == []

@@ -7,7 +7,14 @@ import random
 
 import pytest
 
-from gateway.model.errors import ConfigError, Fault, Refused, Unavailable
+from gateway.model.errors import (
+    ConfigError,
+    Fault,
+    Refused,
+    SpoolFull,
+    StorageFault,
+    Unavailable,
+)
 from gateway.runtime.counters import CounterTable, StatusCell
 from gateway.runtime.supervisor import Backoff, Supervisor
 
@@ -67,14 +74,48 @@ async def test_the_other_side_may_ask_for_a_longer_wait() -> None:
     assert stage.slept == [60]
 
 
-@pytest.mark.parametrize(
-    "error", [Refused("wrong password"), ConfigError([Fault("f", 1, "k", "x")])]
-)
-async def test_a_refusal_stops_this_component_loudly(error, caplog) -> None:
-    stage = Stage([error])
+async def test_a_wrong_configuration_stops_this_component_loudly(caplog) -> None:
+    stage = Stage([ConfigError([Fault("f", 1, "k", "x")])])
     await stage.run()
     assert stage.status.state == "faulty"
     assert "stopped for good" in caplog.text
+
+
+async def test_a_refusal_is_shown_as_a_fault_and_tried_again_after_a_while(caplog) -> None:
+    """The password may be put right at the other end."""
+    stage = Stage([Refused("wrong password")])
+    with pytest.raises(Stopped):
+        await stage.run()
+    assert stage.slept == [30.0]
+    assert stage.status.state == "faulty"
+    assert "a person must act" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SpoolFull("budget spent"), StorageFault("EIO")])
+async def test_a_full_or_faulty_spool_is_one_line_and_another_try(error, caplog) -> None:
+    stage = Stage([error])
+    with pytest.raises(Stopped):
+        await stage.run()
+    assert "Traceback" not in caplog.text
+    assert stage.counters.of("x") == {"restarted.unavailable": 1}
+
+
+async def test_a_component_whose_clean_up_fails_is_cancelled_all_the_same() -> None:
+    stage = Stage([None])
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise StorageFault("cannot commit")
+
+    stage.component = stubborn
+    task = asyncio.create_task(stage.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    assert stage.slept == []
 
 
 async def test_our_own_bug_is_logged_whole_and_restarted(caplog) -> None:

@@ -14,7 +14,9 @@ def _build_alarms(config: MqttSinkConfig, context: SinkContext) -> AlarmSink:
     return MqttAlarmSink(config, context)
 
 
-def _build_samples(config: MqttSinkConfig, context: SinkContext) -> SampleSink:
+def _build_samples(config: MqttSinkConfig, context: SinkContext) -> SampleSink | None:
+    if config.telemetry == "off":
+        return None
     from gateway.sinks.mqtt.telemetry import MqttTelemetrySink  # noqa: PLC0415
 
     return MqttTelemetrySink(config, context)

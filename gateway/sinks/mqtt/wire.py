@@ -58,6 +58,7 @@ def alarm_row(alarm: Alarm) -> bytes:
         "point": alarm.point_id,
         "area": alarm.area,
         "location": alarm.location,
+        "display_name": alarm.display_name,
         "name": dict(alarm.name),
         "action": dict(alarm.action),
         "value": number(alarm.value),

@@ -16,7 +16,7 @@ from gateway.model.batch import Batch
 from gateway.model.errors import Unavailable
 from gateway.sinks.mqtt import KIND
 from gateway.sinks.mqtt.config import MqttSinkConfig, client_id
-from gateway.testing.servers import free_port, mosquitto_sub, until
+from gateway.testing.servers import mosquitto_sub, until
 
 T0 = 1_773_468_000_123_456_789
 TOPIC = "hazard/v1/mine-a/north/telemetry"
@@ -69,12 +69,8 @@ async def test_it_connects_again_by_itself_after_a_loss(broker, context, tmp_pat
     await sink.close()
 
 
-async def test_switched_off_it_needs_no_broker_and_holds_nothing_up(context):
-    sink = sink_for(free_port(), context)
-    await sink.open()
-    assert (await sink.write(BATCH, 3)).accepted == 3
-    assert sink.history is None
-    await sink.close()
+def test_switched_off_no_sink_is_built_and_so_no_cursor_kept(context):
+    assert KIND.build_samples(MqttSinkConfig(), context) is None
 
 
 def test_the_sample_shows_every_option_with_its_default():

@@ -2,21 +2,24 @@
 
 import { get, post } from "./api.js";
 import { byId, h, icon, keyed, setClass, setIcon, setText } from "./dom.js";
-import { _, clock, count, duration, moment, pick, value } from "./i18n.js";
+import { NONE, _, clock, count, duration, moment, pick, unitText, value } from "./i18n.js";
 import * as live from "./live.js";
+import { isOld, onPlant, onValues, pointOf, reading, subjectOf } from "./plant.js";
 import { askOperator, onKey, rove, toast } from "./shell.js";
-import { PRIORITY, STATE, TRANSITION, UNSURE } from "./words.js";
+import { PRIORITY, STATE, TRANSITION, UNSURE, level, sourceOf } from "./words.js";
 
 const ROWS_FIRST = 100;
 const ROWS_MAX = 2000;
 const EVENTS_KEPT = 60;
 const PENDING_MS = 5000; // the truth comes over the socket; after this the button is given back
+const BAD = 0x80; // quality codes from here on
 const UNSEEN = new Set(["UNACK", "RTNUN", "LATCU"]);
 
 let frame = null;
 let all = false;
 let selected = null; // key of the row the operator is on
 let events = [];
+let sampleOf = () => null;
 const pending = new Map(); // key -> when the acknowledgement was sent
 
 // ------------------------------------------------------------------ rows
@@ -26,18 +29,27 @@ function makeRow(alarm) {
     "li",
     { tabindex: "-1", dataset: { key: alarm.key } },
     h("div", { class: "badge" }, icon(`p${alarm.priority}`), h("span", {}, h("b"), h("small"))),
-    h("div", { class: "what" }, h("strong", {}, h("span"), h("span", { class: "chip" })), h("p", { class: "where" }, h("span"), " ", h("code")), h("p", { class: "why" }, h("span"), h("span", { class: "chip unsure" }, icon("warn"), h("span")))),
+    h(
+      "div",
+      { class: "what" },
+      h("strong", {}, h("span"), h("span", { class: "chip level" })),
+      h("p", { class: "where" }, h("span"), " ", h("code"), " ", h("span", { class: "chip unsure" }, icon("warn"), h("span")), " ", h("span", { class: "why" })),
+    ),
     h("div", { class: "reading" }, h("b"), h("span", { class: "unit" }), h("small")),
-    h("div", { class: "since" }, h("b"), h("small")),
-    h("div", { class: "state" }, icon("bell"), h("span", {}, h("span"), h("small"))),
+    h(
+      "div",
+      { class: "when" },
+      h("div", { class: "state" }, icon("bell"), h("span", {}, h("span"), " ", h("small"))),
+      h("div", { class: "since" }, h("b"), " ", h("small")),
+    ),
     h("button", { type: "button", class: "ack", onclick: () => acknowledge(alarm.key) }),
     h("p", { class: "action" }),
   );
   const q = (selector) => row.querySelector(selector);
   row.parts = {
     badge: q(".badge svg"), code: q(".badge b"), word: q(".badge small"),
-    name: q("strong > span"), level: q("strong .chip"), where: q(".where span"), target: q(".where code"),
-    source: q(".why > span"), unsure: q(".chip.unsure"), unsureText: q(".chip.unsure span"),
+    name: q("strong > span"), level: q(".chip.level"), where: q(".where span"), target: q(".where code"),
+    source: q(".why"), unsure: q(".chip.unsure"), unsureText: q(".chip.unsure span"),
     value: q(".reading b"), unit: q(".reading .unit"), limit: q(".reading small"),
     time: q(".since small"), passed: q(".since b"),
     stateIcon: q(".state svg"), state: q(".state span > span"), who: q(".state small"),
@@ -59,14 +71,11 @@ function patchRow(row, alarm) {
   setText(parts.code, `P${alarm.priority}`);
   setText(parts.word, PRIORITY[alarm.priority]);
   setText(parts.name, pick(alarm.name, alarm.rule_id));
-  setText(parts.level, [alarm.level, alarm.scheme_level].filter(Boolean).join(" · "));
+  setText(parts.level, [level(alarm.level), level(alarm.scheme_level)].filter(Boolean).join(" · "));
   parts.level.hidden = !alarm.level && !alarm.scheme_level;
-  setText(parts.where, place(alarm));
-  setText(parts.target, alarm.target);
+  patchSubject(parts, alarm);
   patchSource(parts, alarm.citation);
-  setText(parts.value, value(alarm.value, alarm.unit));
-  setText(parts.unit, alarm.unit);
-  setText(parts.limit, alarm.limit === null ? "" : _("limit {limit} {unit}", { limit: value(alarm.limit, alarm.unit), unit: alarm.unit }));
+  patchReading(row);
   setIcon(parts.stateIcon, unseen ? "bell" : alarm.hidden ? "hush" : "ok");
   setText(parts.state, STATE[alarm.state] ?? alarm.state);
   setText(parts.who, who(alarm));
@@ -76,20 +85,58 @@ function patchRow(row, alarm) {
   patchTimes(row);
 }
 
-function place(alarm) {
-  const parts = [alarm.area, alarm.location].filter(Boolean);
-  if (parts.length === 2 && parts[1].startsWith(parts[0])) parts.shift();
-  return parts.join(" · ");
+function patchSubject(parts, alarm) {
+  const subject = subjectOf(alarm);
+  setText(parts.where, subject);
+  setText(parts.target, alarm.target === subject ? "" : alarm.target);
 }
 
 function patchSource(parts, citation) {
-  const standard = [citation.standard, citation.edition].filter(Boolean).join("-");
-  const clause = citation.clause ? _("clause {clause}", { clause: citation.clause }) : "";
-  setText(parts.source, [standard, clause].filter(Boolean).join(" ") || _("rule of the site"));
+  setText(parts.source, sourceOf(citation));
   const unsure = UNSURE[citation.confidence];
   parts.unsure.hidden = !unsure;
   if (unsure) setText(parts.unsureText, unsure);
   parts.unsure.title = citation.note;
+}
+
+/** The value as it is now, and how far it went; where nobody measures on, what raised the alarm. */
+function patchReading(row) {
+  const { alarm, parts } = row;
+  const limit = alarm.limit === null ? "" : _("limit {limit}", { limit: value(alarm.limit, alarm.unit) });
+  const point = pointOf(alarm.point_id);
+  const sample = point ? sampleOf(point.index) : null;
+  if (alarm.rule_kind === "offline") {
+    patchSilence(row, point, sample);
+    return;
+  }
+  const current = sample && sample.value !== null && sample.quality < BAD && point.unit === alarm.unit;
+  const [shown, note] = current ? now(alarm, point, sample) : then(alarm);
+  setText(parts.value, shown);
+  setText(parts.unit, unitText(alarm.unit));
+  setText(parts.limit, [limit, note].filter(Boolean).join(" · "));
+}
+
+/** A silence is measured in time; once it is over the value is back. */
+function patchSilence({ alarm, parts }, point, sample) {
+  const known = sample?.timeMs;
+  const passed = known ? duration(sample.ageMs) : NONE;
+  const limit = alarm.limit === null ? "" : _("limit {limit}", { limit: duration(alarm.limit * 1000) });
+  setText(parts.value, alarm.active || !known ? passed : reading(point, sample));
+  setText(parts.unit, alarm.active || !known ? "" : unitText(point.unit));
+  setText(parts.limit, [alarm.active ? _("without data") : "", limit].filter(Boolean).join(" · "));
+}
+
+function now(alarm, point, sample) {
+  const worst = alarm.peak === null ? "" : _("worst {value}", { value: value(alarm.peak, alarm.unit) });
+  const old = isOld(point, sample) ? _("{duration} ago", { duration: duration(sample.ageMs) }) : "";
+  return [reading(point, sample), old || worst];
+}
+
+/** Nobody measures: what it came to, where a point was followed; else what raised it. */
+function then(alarm) {
+  if (alarm.value === null) return [NONE, ""];
+  if (alarm.point_id && alarm.peak !== null) return [value(alarm.peak, alarm.unit), _("worst so far")];
+  return [value(alarm.value, alarm.unit), _("when raised")];
 }
 
 function who(alarm) {
@@ -183,6 +230,17 @@ byId("more").addEventListener("click", async () => {
   show();
 });
 
+onPlant(() => {
+  if (!frame) return;
+  show();
+  showEvents();
+});
+
+onValues((newest) => {
+  sampleOf = newest;
+  for (const row of byId("alarms").children) patchReading(row);
+});
+
 setInterval(() => {
   if (!frame) return;
   for (const row of byId("alarms").children) {
@@ -235,6 +293,13 @@ rove(byId("alarms"), ".alarm", (row) => {
 byId("alarms").addEventListener("click", (event) => {
   if (!event.target.closest("button")) event.target.closest(".alarm")?.focus();
 });
+onKey(["Enter"], (event) => {
+  const row = event.target.closest?.(".alarm");
+  const point = row && event.target === row && pointOf(row.alarm.point_id);
+  if (!point) return false;
+  location.assign(`/values?point=${encodeURIComponent(point.id)}`);
+  return true;
+});
 onKey(["a"], () => {
   const row = document.activeElement?.closest?.(".alarm");
   if (row) acknowledge(row.dataset.key);
@@ -272,14 +337,14 @@ function showEvents() {
         { class: `p${event.priority}` },
         h("time", {}, clock(event.time_ms)),
         icon(`p${event.priority}`),
-        h("p", {}, h("span", { class: "verb" }, TRANSITION[event.transition] ?? event.transition), ` ${pick(event.name, event.key)} ${event.level}`, h("small", {}, eventDetail(event))),
+        h("p", {}, h("span", { class: "verb" }, TRANSITION[event.transition] ?? event.transition), ` ${pick(event.name, event.key)} ${level(event.level)}`, h("small")),
       ),
-    patch: () => {},
+    patch: (item, event) => setText(item.querySelector("small"), eventDetail(event)),
   });
 }
 
 function eventDetail(event) {
-  const reading = event.value === null ? "" : `${value(event.value, event.unit)} ${event.unit}`;
+  const reading = event.value === null ? "" : `${value(event.value, event.unit)} ${unitText(event.unit)}`;
   const late = event.late ? _("late data") : "";
-  return [event.location || event.target, event.actor || reading, late, event.comment].filter(Boolean).join(" · ");
+  return [subjectOf(event), event.actor || reading, late, event.comment].filter(Boolean).join(" · ");
 }

@@ -2,7 +2,8 @@
 
 const root = document.documentElement;
 export const language = root.dataset.language;
-const locale = root.lang;
+// Plain "en" would write dates the American way round.
+const locale = language === "en" ? "en-CA" : root.lang;
 const messages = language === "en" ? {} : (await import(`/messages/${language}.js`)).default;
 
 /** The message in the page's language; `{name}` is replaced by values.name. */
@@ -75,6 +76,11 @@ export function value(number, unit = "") {
   if (number !== 0 && Math.abs(number) < 0.001) return small.format(number);
   return plain.format(number);
 }
+
+const UNITS = { 人: _("people"), bits: "" };
+
+/** A unit as the operator reads it; most are the same in every language. */
+export const unitText = (unit) => UNITS[unit] ?? unit;
 
 export const count = (number) => whole.format(number);
 

@@ -1,8 +1,9 @@
 // What every page has: clock, link state, banner, sound, operator, keys, announcements.
 
 import { byId, setClass, setIcon, setText } from "./dom.js";
-import { _, clock, duration, full, pick, setZone, value } from "./i18n.js";
+import { _, clock, duration, full, pick, setZone, unitText, value } from "./i18n.js";
 import * as live from "./live.js";
+import { subjectOf } from "./plant.js";
 import * as sound from "./sound.js";
 import { PRIORITY } from "./words.js";
 
@@ -165,16 +166,19 @@ function sentence(alarm) {
     priority: alarm.priority,
     word: PRIORITY[alarm.priority],
     name: pick(alarm.name, alarm.rule_id),
-    place: alarm.location || alarm.target,
+    place: subjectOf(alarm),
     value: value(alarm.value, alarm.unit),
-    unit: alarm.unit,
+    unit: unitText(alarm.unit),
   });
 }
+
+/** The site's name in the language of the page, where it has one. */
+export const siteName = (status) => pick(status.site_names ?? {}, status.site_name || status.site);
 
 live.on("alarms", announce);
 live.on("status", (status) => {
   setZone(status.time_zone);
-  setText(byId("site-name"), status.site_name || status.site);
+  setText(byId("site-name"), siteName(status));
 });
 
 // ------------------------------------------------------------------ clock, link, banner
@@ -192,7 +196,7 @@ live.onAge((age) => {
   const lost = age.stale && (!age.never || performance.now() > FIRST_MS);
   if (lost) {
     const what = age.web ? _("No data from the gateway's core.") : _("No connection to the gateway.");
-    setText(title, [what, _("What is shown is old.")].join(" "));
+    setText(title, age.lastMs === null ? what : [what, _("What is shown is old.")].join(" "));
     setText(text, age.lastMs === null ? _("Nothing has been received yet.") : lastSeen(age));
   }
   if (banner.hidden === lost) banner.hidden = !lost;

@@ -3,11 +3,12 @@
 import { byId, h, keyed, setClass, setFacts, setText } from "./dom.js";
 import { NONE, _, bytes, count, duration, full, moment, value } from "./i18n.js";
 import { on } from "./live.js";
-import "./shell.js";
+import { siteName } from "./shell.js";
 import { condition } from "./words.js";
 
 const BEHIND_WORRY = 5000; // samples: far more than one poll of any site
 const SILENT_MS = 60_000;
+const CURSORS = { judge: _("judging") };
 
 on("status", (status) => {
   byId("waiting").hidden = true;
@@ -22,17 +23,18 @@ on("status", (status) => {
 
 function showRoad({ road, rate_per_s: rate }) {
   const steps = [
-    [_("received"), road.received, ""],
-    [_("durable"), road.durable, ""],
-    [_("judged"), road.judged, ""],
-    [_("stored"), road.stored, "end"],
-    [_("rejected, set aside"), road.rejected, "end"],
-    [_("lost"), road.lost, "end"],
+    [_("received"), road.received, "", ""],
+    [_("durable"), road.durable, "", road.derived ? _("with {n} calculated", { n: count(road.derived) }) : ""],
+    [_("judged"), road.judged, "", ""],
+    [_("stored"), road.stored, "end", ""],
+    [_("rejected, set aside"), road.rejected, "end", ""],
+    [_("lost"), road.lost, "end", ""],
   ];
   keyed(byId("road"), steps, {
     key: (step) => step[0],
-    make: (step) => h("li", { class: step[2] }, h("b"), h("span", {}, step[0])),
-    patch: (item, [name, number]) => {
+    make: (step) => h("li", { class: step[2] }, h("b"), h("span", {}, step[0]), h("small")),
+    patch: (item, [name, number, , note]) => {
+      setText(item.lastChild, note);
       setText(item.firstChild, count(number));
       setClass(item.firstChild, number && name === _("lost") ? "alarm-text" : "");
     },
@@ -44,7 +46,7 @@ function showCore(status) {
   const { latency } = status;
   const time = (ms) => (ms === null ? NONE : `${value(Math.round(ms))} ms`);
   setFacts(byId("core"), [
-    [_("site"), [status.site_name, status.site].filter(Boolean).join(" · ")],
+    [_("site"), [siteName(status), status.site].filter(Boolean).join(" · ")],
     [_("version"), status.version],
     [_("running for"), duration(status.time_ms - status.started_ms)],
     [_("started"), full(status.started_ms)],
@@ -63,13 +65,13 @@ function showSpool({ spool, time_ms: now }) {
   setFacts(byId("spool"), [
     [_("state"), [state.text, spool.detail].filter(Boolean).join(": "), moods[state.mood]],
     [_("used"), `${bytes(spool.size_bytes)} / ${bytes(spool.size_bytes_max)}`],
-    [_("durable within"), `${value(spool.commit_window_ms)} ms`],
+    [_("durable within"), spool.commit_window_ms ? `${value(spool.commit_window_ms)} ms` : _("at once, in groups")],
     ...(spool.oldest_ms === null ? [] : [[_("oldest record"), _("{duration} ago", { duration: duration(now - spool.oldest_ms) })]]),
     [_("segments"), count(spool.segment_count)],
     [_("quarantined"), count(spool.quarantined_count), spool.quarantined_count ? "worry" : ""],
     [_("dropped by budget"), count(spool.dropped_count), spool.dropped_count ? "alarm-text" : ""],
     ...spool.cursors.map((cursor) => [
-      _("{name} is behind by", { name: cursor.name }),
+      _("{name} is behind by", { name: CURSORS[cursor.name] ?? cursor.name.replace(/^sink\./, "") }),
       count(cursor.behind_records),
       cursor.behind_records > BEHIND_WORRY ? "worry" : "",
     ]),

@@ -2,9 +2,9 @@
 
 import { get } from "./api.js";
 import { byId, setClass, setFacts, setText } from "./dom.js";
-import { NONE, _, clock, count, day, minute, timeZone, value } from "./i18n.js";
+import { NONE, _, clock, count, day, minute, timeZone, unitText, value } from "./i18n.js";
 import * as live from "./live.js";
-import { placeOf, reading } from "./plant.js";
+import { isOld, placeOf, reading } from "./plant.js";
 import { quality } from "./words.js";
 
 const BUCKETS = 600;
@@ -53,8 +53,8 @@ export class Trend {
   now(sample, alarm) {
     const point = this.point;
     setText(this.box.querySelector(".trend-now b"), reading(point, sample));
-    setText(this.box.querySelector(".trend-now .unit"), point.unit);
-    const said = sample && !sample.none ? quality(sample.quality) : { grade: "bad", text: _("no sample yet") };
+    setText(this.box.querySelector(".trend-now .unit"), unitText(point.unit));
+    const said = sample && !sample.none ? quality(sample.quality, isOld(point, sample)) : { grade: "bad", text: _("no sample yet") };
     const badge = this.box.querySelector(".trend-quality");
     setText(badge, said.text);
     setClass(badge, `trend-quality quality ${said.grade}`);
@@ -119,8 +119,8 @@ export class Trend {
       const numbers = column.filter((n) => n !== null);
       return numbers.length ? numbers.reduce((a, b) => pick(a, b)) : null;
     };
-    const unit = this.point.unit;
-    const text = (number) => (number === null ? NONE : `${value(number, unit)} ${unit}`);
+    const unit = unitText(this.point.unit);
+    const text = (number) => (number === null ? NONE : `${value(number, this.point.unit)} ${unit}`);
     const range = [this.point.range_low, this.point.range_high];
     setFacts(byId("trend-facts"), [
       [_("lowest"), text(ends(this.columns[2], Math.min))],
@@ -133,7 +133,11 @@ export class Trend {
   options() {
     const axis = { stroke: COLOURS.text, grid: { stroke: COLOURS.grid, width: 1 }, ticks: { stroke: COLOURS.grid, width: 1 }, font: "13px system-ui, 'Noto Sans CJK SC', sans-serif" };
     const long = this.minutes > 1440;
-    const label = (seconds) => (long ? `${day(seconds * 1000)} ${minute(seconds * 1000)}` : this.minutes <= 15 ? clock(seconds * 1000) : minute(seconds * 1000));
+    const label = (seconds, _index, all) => {
+      if (long) return `${day(seconds * 1000)} ${minute(seconds * 1000)}`;
+      // A span that has only just begun: two ticks in one minute would read the same.
+      return all.length > 1 && all[1] - all[0] < 60 ? clock(seconds * 1000) : minute(seconds * 1000);
+    };
     const hair = { width: 1, points: { show: false }, stroke: "transparent" };
     return {
       width: byId("chart").clientWidth,

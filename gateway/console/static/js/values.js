@@ -1,16 +1,14 @@
 // Live values of every point: filtered here, patched in place once a second, a click opens the trend.
 
 import { byId, h, icon, keyed, setClass, setIcon, setText } from "./dom.js";
-import { NONE, _, count, duration, moment } from "./i18n.js";
+import { NONE, _, count, duration, moment, unitText } from "./i18n.js";
 import * as live from "./live.js";
-import { onPlant, onValues, placeOf, reading } from "./plant.js";
+import { deviceOf, isOld, onPlant, onValues, placeOf, reading } from "./plant.js";
 import { onKey, rove } from "./shell.js";
 import { Trend } from "./trend.js";
 import { quality } from "./words.js";
 
 const ROWS_MAX = 400; // more are not read; the filter finds them
-const OLD_FACTOR = 3; // of the point's own interval
-const OLD_MIN_MS = 60_000;
 
 let points = [];
 let alarmOf = new Map(); // point id -> most urgent standing alarm
@@ -22,9 +20,27 @@ const trend = new Trend(() => {
   refresh();
 });
 
+// What is measured of the place comes first, what only moves about in it last.
+const CLASSES = ["measured", "state", "vehicle", "person"];
+
+function classOf(point) {
+  const carrier = deviceOf(point.device)?.kind;
+  if (CLASSES.includes(carrier)) return carrier;
+  if (point.kind === "area") return "person";
+  if (["lon", "lat", "alt", "speed", "heading"].includes(point.kind)) return "vehicle";
+  return ["discrete", "bits"].includes(point.kind) ? "state" : "measured";
+}
+
+/** The order of the list: in alarm, then by class; a vehicle's speed before its coordinates. */
+function rank(point) {
+  const alarm = alarmOf.get(point.id);
+  if (alarm) return alarm.priority / 10;
+  return 1 + CLASSES.indexOf(point.class) + (point.class === "vehicle" && point.kind !== "speed" ? 0.5 : 0);
+}
+
 onPlant((all) => {
-  points = all;
-  fill(filters.elements.area, [...new Set(all.map((point) => point.area).filter(Boolean))]);
+  points = all.map((point) => ({ ...point, class: classOf(point) }));
+  fill(filters.elements.area, [...new Set(all.map((point) => point.area).filter(Boolean))], (area) => deviceOf(area)?.name || area);
   fill(filters.elements.adapter, [...new Set(all.map((point) => point.adapter).filter(Boolean))]);
   byId("waiting").hidden = true;
   const wanted = new URLSearchParams(location.search).get("point");
@@ -32,9 +48,9 @@ onPlant((all) => {
   if (point && !trend.point) trend.open(point);
 });
 
-function fill(select, names) {
+function fill(select, names, text = (name) => name) {
   const chosen = select.value;
-  select.replaceChildren(select.options[0], ...names.map((name) => h("option", { value: name }, name)));
+  select.replaceChildren(select.options[0], ...names.map((name) => h("option", { value: name }, text(name))));
   select.value = chosen;
 }
 
@@ -54,11 +70,12 @@ onValues((sample, frame) => {
 });
 
 function matches(point) {
-  const { text, area, adapter, quality: wanted } = filters.elements;
+  const { text, area, adapter, quality: wanted, class: asked } = filters.elements;
+  if (asked.value && point.class !== asked.value) return false;
   if (area.value && point.area !== area.value) return false;
   if (adapter.value && point.adapter !== adapter.value) return false;
   const words = text.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
-  const said = `${point.id} ${point.name} ${point.location} ${point.area} ${point.quantity}`.toLowerCase();
+  const said = `${point.id} ${point.name} ${placeOf(point)} ${point.area} ${point.quantity}`.toLowerCase();
   if (!words.every((word) => said.includes(word))) return false;
   if (!wanted.value) return true;
   if (wanted.value === "alarm") return alarmOf.has(point.id);
@@ -68,7 +85,7 @@ function matches(point) {
 
 function refresh() {
   if (!points.length) return;
-  const found = points.filter(matches);
+  const found = points.filter(matches).sort((a, b) => rank(a) - rank(b) || a.index - b.index);
   keyed(byId("rows"), found.slice(0, ROWS_MAX), { key: (point) => point.id, make: makeRow, patch: patchRow });
   byId("none").hidden = found.length > 0;
   const rows = byId("rows");
@@ -83,20 +100,19 @@ function makeRow(point) {
     "tr",
     { tabindex: "-1", dataset: { id: point.id } },
     h("td", {}, icon("p1", "mark"), point.name || point.id, h("small", {}, point.id)),
-    h("td", {}, placeOf(point)),
-    h("td", { class: "num number" }, h("b"), h("span", {}, point.unit)),
+    h("td", { class: (point.name || point.id).includes(placeOf(point)) ? "said" : "" }, placeOf(point)),
+    h("td", { class: "num number" }, h("b"), h("span", {}, unitText(point.unit))),
     h("td", {}, h("span", { class: "quality" }, icon("ok"), h("span"))),
     h("td"),
-    h("td", { class: "muted" }, point.adapter),
+    h("td", { class: "muted" }),
   );
   row.addEventListener("click", () => choose(row));
   row.parts = {
     mark: row.querySelector(".mark"), number: row.querySelector(".number b"), quality: row.querySelector(".quality"),
-    qualityText: row.querySelector(".quality span"), qualityIcon: row.querySelector(".quality svg"), time: row.children[4],
+    qualityText: row.querySelector(".quality span"), qualityIcon: row.querySelector(".quality svg"), time: row.children[4], adapter: row.children[5],
   };
   return row;
 }
-
 
 function patchRow(row, point) {
   row.point = point;
@@ -106,12 +122,13 @@ function patchRow(row, point) {
   setClass(row, `point${alarm ? ` alarmed p${alarm.priority}` : ""}${trend.point?.id === point.id ? " chosen" : ""}`);
   parts.mark.toggleAttribute("hidden", !alarm);
   if (alarm) setIcon(parts.mark, `p${alarm.priority}`);
+  setText(parts.adapter, point.adapter || (sample && !sample.none ? _("calculated") : NONE));
   setText(parts.number, sample ? reading(point, sample) : NONE);
-  const said = !sample || sample.none ? { grade: "bad", text: _("no sample yet") } : quality(sample.quality);
+  const old = isOld(point, sample);
+  const said = !sample || sample.none ? { grade: "bad", text: _("no sample yet") } : quality(sample.quality, old);
   setClass(parts.quality, `quality ${said.grade}`);
   setIcon(parts.qualityIcon, said.grade === "good" ? "ok" : said.grade === "bad" ? "close" : "question");
   setText(parts.qualityText, said.text);
-  const old = sample?.ageMs > Math.max(OLD_MIN_MS, OLD_FACTOR * 1000 * (point.interval_s ?? 0));
   setText(parts.time, sample?.timeMs ? (old ? _("{duration} ago", { duration: duration(sample.ageMs) }) : moment(sample.timeMs, nowMs)) : NONE);
   setClass(parts.time, old ? "old" : "");
 }

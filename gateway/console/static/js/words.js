@@ -39,6 +39,26 @@ export const TRANSITION = {
   HIST: _("found in late data"),
 };
 
+const LEVEL = {
+  OVER: _("too many people"),
+  OFFLINE: _("no data"),
+  blue: _("blue"),
+  yellow: _("yellow"),
+  orange: _("orange"),
+  red: _("red"),
+};
+
+/** A level of a rule or of a law's colours. H, HH, L, LL are everybody's. */
+export const level = (name) => LEVEL[name] ?? name;
+
+/** What a rule stands on. Many standards carry their year in their number. */
+export function sourceOf({ standard, edition, clause, confidence }) {
+  if (!standard) return confidence === "site" ? _("rule of the site") : _("rule of the gateway");
+  const year = !edition || standard.includes(edition) ? "" : `${/[0-9]$/.test(standard) ? "-" : " "}${edition}`;
+  const place = /^[0-9.]+$/.test(clause) ? _("clause {clause}", { clause }) : clause;
+  return [standard + year, place].filter(Boolean).join(" ");
+}
+
 /** Confidences that are marked on the screen: an operator must know what a limit rests on. */
 export const UNSURE = {
   unconfirmed: _("source unconfirmed"),
@@ -65,8 +85,10 @@ const REASONS = {
   0x88: _("derived from bad"),
 };
 
-export function quality(code) {
+/** `old`: a good value nobody has sent again in time is good no longer. */
+export function quality(code, old = false) {
   const grade = code < 0x40 ? "good" : code < 0x80 ? "uncertain" : "bad";
+  if (old && grade === "good") return { grade: "uncertain", text: REASONS[0x87] };
   const reason = REASONS[code] ?? "";
   return { grade, text: reason ? `${GRADE[grade]} · ${reason}` : GRADE[grade] };
 }
@@ -78,6 +100,7 @@ const CONDITION = {
   connecting: _("connecting"),
   watching: _("watching"),
   running: _("running"),
+  judging: _("judging"),
   open: _("open"),
   ok: _("in order"),
   waiting: _("waiting"),
