@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from gateway.model.errors import ConfigError, GatewayError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-BENCHES = ("pipeline", "rules", "spool")
+BENCHES = ("pipeline", "rules", "spool", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,5 +29,12 @@ KIND = AdapterKind(
     build=_build,
     decoder=_decoder,
     decodes="hex",
+    examples=(  # an invented vehicle: a position with eight items, a heartbeat
+        (
+            "7E02000045013800001234007D0200000003000C000301C3194F0659D7C200F5025D010F2607312359590104001"
+            "2D687020201C5030202561105010000004D1206010000004D0025040000000030011F31010E857E"
+        ),
+        "7E0002000001380000123400071A7E",
+    ),
     capabilities=("server", "positions", "backfill", "declares"),
 )

@@ -27,5 +27,13 @@ KIND = AdapterKind(
     build=_build,
     decoder=_decoder,
     decodes="text",
+    examples=(  # an invented mine
+        (
+            "999901000123_CDSS_20260115080000.txt\n"
+            "999901000123;示例煤矿;2026-01-15 08:00:00~"
+            "99990100012301MN0001001A01;环境瓦斯;3101工作面T1;0.32;%CH4;0;2026-01-15 07:59:50~"
+            "99990100012301MN0004001A02;一氧化碳;3101回风巷;36;ppm;1;2026-01-15 07:59:50~||"
+        ),
+    ),
     capabilities=("declares_points", "declares_devices", "decodes"),
 )

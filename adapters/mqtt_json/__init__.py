@@ -27,5 +27,11 @@ KIND = AdapterKind(
     build=_build,
     decoder=_decoder,
     decodes="hex",  # one `TOPIC PAYLOAD` a line; see README.md
+    examples=(  # an invented dam
+        (
+            'tailings/dam1/telemetry {"device":"dam1","time":"2026-03-14T06:00:00Z",'
+            '"values":{"pool_level":128.02,"beach_top":131.0,"rain":0.2,"seepage_flow":3.5}}'
+        ),
+    ),
     capabilities=("declares_points", "durable_ack"),
 )

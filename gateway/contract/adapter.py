@@ -110,5 +110,6 @@ class AdapterKind:
     build: Callable[[Any, AdapterContext], Adapter]  # (config, context); no I/O
     decoder: Callable[[], FrameDecoder] | None = None
     decodes: str = "hex"  # "hex": one frame a line; "text": the whole file is one input
+    examples: Sequence[str] = ()  # inputs of the decoder, for `bench decode` and the contract check
     extra: str = ""  # the pip extra it needs, "" for none
     capabilities: Sequence[str] = field(default_factory=tuple)

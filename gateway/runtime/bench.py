@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from alarm_rules import bench as rules_bench
 from alarm_rules.ruleset import RuleSet
 from gateway.alarms.book import AlarmBook
 from gateway.alarms.journal import Journal
+from gateway.contract.adapter import FrameDecoder
 from gateway.contract.sink import SampleSink, SinkContext
 from gateway.model.batch import Batch
 from gateway.model.point import Point, PointTable
@@ -282,8 +283,33 @@ def _rule_core(_folder: Path, seconds: float) -> dict[str, Any]:
     return dict(rules_bench.measure(plugins.rule_kinds, time.perf_counter, seconds=seconds))
 
 
+def _decode(_folder: Path, seconds: float) -> dict[str, Any]:
+    """Whole decoders as `decode` uses them, one message at a time: JSON-ready fields included."""
+    kinds = [kind for kind in load_plugins().adapters.values() if kind.decoder and kind.examples]
+    figures: dict[str, Any] = {}
+    for kind in kinds:
+        assert kind.decoder is not None
+        decoder = kind.decoder()
+        size = sum(len(text.encode()) for text in kind.examples)
+
+        def once(decoder: FrameDecoder = decoder, texts: Sequence[str] = kind.examples) -> None:
+            for text in texts:
+                decoder.feed(text)
+
+        rounds_per_s = _rate(once, seconds / len(kinds))
+        figures[kind.name] = {
+            "messages_per_s": round(rounds_per_s * len(kind.examples)),
+            "mb_per_s": round(rounds_per_s * size / 1e6, 2),
+        }
+    text = "".join(text for kind in kinds for text in kind.examples)
+    copies_per_s = _rate(lambda: bytearray(text.encode()))
+    figures["machine_limit"] = {"encode_and_copy_mb_per_s": round(copies_per_s * len(text) / 1e6)}
+    return figures
+
+
 BENCHES: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "pipeline": _pipeline,
     "rules": _rule_core,
     "spool": _spool,
+    "decode": _decode,
 }

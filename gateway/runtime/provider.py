@@ -26,7 +26,7 @@ from gateway.model.errors import Unavailable
 from gateway.model.point import PointTable
 from gateway.model.rule import Confidence
 from gateway.runtime.clock import now_ns
-from gateway.runtime.core import JUDGE_CURSOR, Core
+from gateway.runtime.core import BUDGET_SHARE_MAX, JUDGE_CURSOR, Core
 from gateway.runtime.threads import to_the_end
 
 NS_PER_MS = 1_000_000
@@ -93,7 +93,7 @@ class CoreView:
 
     def alarms(self) -> AlarmSnapshot:
         core = self._core
-        return AlarmSnapshot(core.journal.epoch, core.journal.head, core.judge.book.snapshot())
+        return AlarmSnapshot(core.journal.epoch, core.journal.head, core.judge.standing())
 
     def on_alarms_changed(self, wake: Callable[[], None]) -> None:
         self._core.listeners.append(wake)
@@ -217,16 +217,18 @@ class CoreView:
     def _spool(self) -> wire.SpoolRow:
         core, stats = self._core, self._core.spool.stats()
         # The judge commits with its checkpoint, every few seconds; what it has read is judged.
+        is_full = stats.bytes_on_disk >= BUDGET_SHARE_MAX * stats.bytes_max
+        given_up = sum(delivery.dropped_count for delivery in core.deliveries.values())
         depth = {**stats.depth, JUDGE_CURSOR: stats.head - core.judge.cursor.position}
         return wire.SpoolRow(
-            state="faulty" if stats.fault else "ok",
+            state="faulty" if stats.fault else "full" if is_full else "ok",
             detail=stats.fault,
             size_bytes=stats.bytes_on_disk,
             size_bytes_max=core.config.spool.bytes_max_mb << 20,
             segment_count=stats.segments,
             head_offset=stats.head,
             quarantined_count=stats.quarantined_files,
-            dropped_count=stats.lost_rows,
+            dropped_count=stats.lost_rows + given_up,
             commit_window_ms=core.config.spool.commit_window_ms,
             cursors=[
                 wire.CursorRow(name=name, offset=stats.head - behind, behind_records=behind)
@@ -235,7 +237,7 @@ class CoreView:
         )
 
     def _sinks(self, time_ns: int) -> list[wire.SinkRow]:
-        core, rows = self._core, []
+        core, rows = self._core, [self._journal(time_ns)]
         for sink in core.config.sinks:
             delivery, teller = core.deliveries.get(sink.name), core.tellers.get(sink.name)
             behind, counts = 0, wire.Counts()
@@ -264,6 +266,19 @@ class CoreView:
                 )
             )
         return rows
+
+    def _journal(self, time_ns: int) -> wire.SinkRow:
+        """The judge and its journal, first of all ways out: while it is faulty nobody is told."""
+        core, status = self._core, self._core.status("judge")
+        return wire.SinkRow(
+            name="judge",
+            kind="journal",
+            state=status.state,
+            detail=status.detail,
+            since_ms=self._since_ms("judge", status.state, time_ns),
+            behind_records=core.spool.head - core.judge.cursor.position,
+            counts=wire.Counts(received=core.judge.judged_count, accepted=core.journal.head),
+        )
 
     def _rules(self) -> wire.RulesRow:
         rules = self._core.rules

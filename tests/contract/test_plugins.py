@@ -71,6 +71,16 @@ def test_a_decoder_answers_anything(name, texts) -> None:
     check_decoder(PLUGINS.adapters[name], texts)
 
 
+@pytest.mark.parametrize("name", sorted(PLUGINS.adapters))
+def test_a_decoder_reads_its_own_examples(name) -> None:
+    kind = PLUGINS.adapters[name]
+    assert kind.examples
+    decoder = kind.decoder()
+    decoded = [message for text in kind.examples for message in decoder.feed(text)]
+    assert len(decoded) >= len(kind.examples)
+    assert any(message.samples for message in decoded)
+
+
 @pytest.mark.parametrize("name", sorted(PLUGINS.simulators))
 async def test_a_simulator_without_a_gateway_keeps_trying_and_believes_nothing(
     name, tmp_path

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from gateway.contract.simulator import SentSample
+from gateway.model.alarm import Transition
 from gateway.runtime.checking import load_site
 from gateway.runtime.core import open_core
 from gateway.runtime.demo import free_port
@@ -106,6 +107,19 @@ async def run_until_killed(site: Path, after_s: float) -> None:
             await process.communicate()
 
 
+def check_journal(events) -> None:
+    """The evidence of the alarms: nothing missing, nothing twice, in order, for every key."""
+    assert [event.alarm.gseq for event in events] == list(range(1, len(events) + 1))
+    last: dict[str, tuple[int, bool]] = {}
+    for event in events:
+        key, seq = event.alarm.alarm_key, event.alarm.seq
+        before, was_active = last.get(key, (0, False))
+        assert seq == before + 1, f"{key}: {seq} after {before}"
+        if event.transition is Transition.ACTIVATED:
+            assert not was_active, f"{key} was raised twice"
+        last[key] = (seq, event.alarm.active)
+
+
 async def read_store(site: Path) -> Counter[tuple[str, int, str]]:
     """Start once more without adapters, let the spool drain, and read everything back."""
     plugins = load_plugins()
@@ -113,6 +127,8 @@ async def read_store(site: Path) -> Counter[tuple[str, int, str]]:
     async with open_core(config, plugins) as core:
         core.start()
         assert await core.settle(timeout_s=60), "the spool did not drain"
+        assert core.journal.verify().ok, "the chain of the journal is broken"
+        check_journal(core.journal.read(0, 100_000))
         ids = [point.id for point in core.points]
         rows = await core.history.read(ids, 0, 2**62, rows_max=5_000_000)
         return Counter(
