@@ -281,6 +281,7 @@ def _assemble(  # noqa: PLR0917  one argument a store
         now_ns=now_ns,
         declare=registry.points,
         tick_interval_s=config.judging.tick_interval_s,
+        clock_tolerance_ns=int(config.judging.clock_tolerance_s * NS_PER_S),
     )
     core = Core(
         config, plugins, spool, registry, journal, rules, judge, intake, live, latency,

@@ -80,6 +80,7 @@ class Judge:
     tick_interval_s: float = 0.2
     checkpoint_interval_s: float = 5.0
     settle_s: float = 5.0
+    clock_tolerance_ns: int = 5_000_000_000
     on_events: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
     on_unrecorded: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
     monotonic_s: Callable[[], float] = lambda: asyncio.get_running_loop().time()
@@ -249,7 +250,9 @@ class Judge:
     def _forget_the_future(self, now_ns: int) -> None:
         """Nothing remembered may lie in the future: every row from now on would be late, and
         nothing would alarm until the clock has caught up."""
-        if self.book.newest_judged_ns() <= now_ns and self.rules.newest_heard_ns() <= now_ns:
+        believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
+        newest_ns = max(self.book.newest_judged_ns(), self.rules.newest_heard_ns())
+        if newest_ns <= believed_ns:
             self._known_ns = min(self._known_ns, now_ns)
             return
         self.counters.count("clock_set_back")
