@@ -6,6 +6,7 @@ threads of their own.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -72,6 +73,8 @@ class CoreView:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        # Threads are shared with the judge's journal: a wall of consoles may use two of them.
+        self._reads = asyncio.Semaphore(2)
         self._rates: dict[str, RateMeter] = {}
         self._watch = ChangeWatch()
 
@@ -103,7 +106,8 @@ class CoreView:
     async def events(self, after_gseq: int | None, limit: int) -> Sequence[AlarmEvent]:
         journal = self._core.journal
         start = max(0, journal.head - limit) if after_gseq is None else after_gseq
-        return await to_the_end(journal.read, start, limit)
+        async with self._reads:
+            return await to_the_end(journal.read, start, limit)
 
     async def history(
         self, point_id: str, from_ns: int, to_ns: int, *, count: int
