@@ -129,18 +129,20 @@ class Core:
                 log.critical("the spool failed, nothing is taken in any more: %s", fault)
                 self.failed.set()
                 return
-            self._make_room()
+            await self._make_room()
             await asyncio.sleep(GUARD_INTERVAL_S)
 
-    def _make_room(self) -> None:
+    async def _make_room(self) -> None:
         """Near the end of the byte budget the sink that is furthest behind gives up its oldest
-        rows, so that a dead database never stops intake and judging. The judge gives up none."""
+        rows, so that a dead database never stops intake and judging. The judge gives up none: it
+        commits what it has judged at once, not at its next checkpoint."""
         stats = self.spool.stats()
         if stats.bytes_on_disk < BUDGET_SHARE_MAX * stats.bytes_max or not self.deliveries:
             return
         laggard = max(self.deliveries.values(), key=lambda each: each.behind)
         if laggard.behind:
             laggard.forget(laggard.cursor.committed + max(1, laggard.behind // 5))
+        await self.judge.checkpoint()
 
     def _start_adapter(self, config: PluginConfig) -> None:
         status = self.status(f"adapter {config.name}")
