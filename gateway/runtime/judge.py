@@ -88,7 +88,6 @@ class Judge:
     rules: RuleSet = field(init=False)
     book: AlarmBook = field(init=False)
     judged_count: int = field(default=0, init=False)
-    busy_s: float = field(default=0.0, init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)  # every row before it is judged and recorded
@@ -265,13 +264,11 @@ class Judge:
     async def _judge(self, batch: Batch, known_ns: int) -> None:
         self._is_whole = False
         await self._refresh()
-        started_s = self.monotonic_s()
         result = self.rules.evaluate(batch, known_ns)
         events = self.book.apply(result.conditions, self.rules.instances, known_ns)
         events += self.book.observe(batch, self.points, known_ns)
         events += self.book.tick(self.now_ns())
         self.live.update(batch)
-        self.busy_s += self.monotonic_s() - started_s
         if events:
             await self._record(events, self._since_ns(batch))
         await self._store_derived(result.derived)
