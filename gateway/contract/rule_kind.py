@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from gateway.model.condition import Level
+from gateway.model.condition import Level, RuleInstance
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Priority, Rule
 
@@ -115,9 +115,11 @@ class Planning:
     parameters: Any  # the kind's own model, validated
     key: str  # point id, device id, area, adapter or "site"
     inputs: Mapping[str, tuple[int, ...]]  # input name -> indices of the matching points
+    # (of a kind that `judges` other rules: positions in `instances`)
     points: PointTable
     urgent: Callable[[int], Priority | None]  # most urgent level planned on a point so far
     problem: Callable[[str], None]  # say why nothing can be judged here; shown to the operator
+    instances: Sequence[RuleInstance] = ()  # of all rules planned so far, by position
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,5 +282,10 @@ class RuleKind:
     check: Callable[[Rule, Any], Sequence[str]] = field(default=lambda _rule, _parameters: ())
     loosens: Callable[[Any, Any], Sequence[str]] | None = None
     """(parameters, changed parameters) -> what became less strict; None: every change may have."""
+    judges: Callable[[Any], Sequence[str]] | None = None
+    """parameters -> ids of the rules whose levels are its samples (`*` stands for any part). Such a
+    kind is judged after all others: its rows carry the position of a rule instance where others
+    carry a point, and as value the level code the instance changed to. Its one input `value`
+    selects among those instances by what they are about."""
     per_device: Sequence[str] = ()  # replan a rule when a device of one of these kinds changes
     hides: bool = False  # plans last: inherits the priority of what its silence hides

@@ -1,0 +1,53 @@
+"""What every rule kind must hold, over many random histories: one `law_<kind>.py` for each kind.
+
+    law_<kind>.py: LAW = Law(KIND, make, reference)
+    make(rng, histories) -> RuleCase      random rules; that many copies of the points they judge,
+                                          each with random samples of its own
+    reference(case) -> Story              one sample after the other, in plain Python
+
+`test_laws.py` tells each case in every way of `check_rule_kind` and compares. The normal run takes
+LAW_CASES histories a kind (default 200); `make laws CASES=10000` takes that many.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.contract.rule_kind import RuleKind
+from gateway.testing.rule_kinds import Reference, RuleCase, check_rule_kind
+
+HISTORIES_PER_CASE = 20
+"""Histories told together: one rule set judges them all, so that ten thousand take minutes."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """One kind with a way to make up histories and the measure to compare with."""
+
+    kind: RuleKind
+    make: Callable[[random.Random, int], RuleCase]
+    reference: Reference
+
+
+def law_names() -> list[str]:
+    return sorted(path.stem for path in Path(__file__).parent.glob("law_*.py"))
+
+
+def check_law(name: str, cases: int, base_seed: int) -> int:
+    """Check at least `cases` histories; returns how many level changes they gave."""
+    law: Law = importlib.import_module(name).LAW
+    changes = 0
+    for number in range(-(-cases // HISTORIES_PER_CASE)):
+        seed = base_seed + number
+        rng = random.Random(f"{name} {seed}")
+        case = law.make(rng, HISTORIES_PER_CASE)
+        try:
+            story = check_rule_kind(law.kind, case, reference=law.reference, seed=seed)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: LAW_SEED={seed} LAW_CASES=1: {error}") from error
+        changes += len(story.changes) + len(story.derived)
+    return changes
