@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,7 +37,9 @@ class CompiledRule:
     kind: RuleKind
     parameters: Any
     group_by: str
-    layer: int  # judged after every rule of a lower layer
+    layer: int = 0  # judged after every rule of a lower layer
+    number: int = 0  # among the rules
+    judged: Sequence[str] = ()  # ids of the rules whose levels it judges
 
 
 @dataclass(slots=True)
@@ -61,6 +63,8 @@ class Matching:
         self.of_rule = [RuleGroups(tuple(sorted(rule.rule.inputs))) for rule in rules]
         self._by_quantity: dict[str, list[tuple[int, str, Selector]]] = defaultdict(list)
         for number, rule in enumerate(rules):
+            if rule.kind.judges is not None:
+                continue  # of other rules' levels, not of points
             for name, selector in rule.rule.inputs.items():
                 self._by_quantity[selector.quantity].append((number, name, selector))
         self._seen_points: list[Point] = []
@@ -174,16 +178,17 @@ def compile_rules(
         faults += found
         if one is not None:
             compiled.append(one)
+    faults += _judging_nothing(compiled)
     if faults:
         return [], faults
     layers, circle = _layers(compiled)
     if circle:
         names = " -> ".join(circle)
-        fault = Fault("rules", 0, circle[0], f"calculations that do not need themselves: {names}")
+        fault = Fault("rules", 0, circle[0], f"rules that do not need themselves: {names}")
         return [], [fault]
     return [
-        CompiledRule(c.rule, c.kind, c.parameters, c.group_by, layer)
-        for c, layer in zip(compiled, layers, strict=True)
+        replace(one, layer=layer, number=number)
+        for number, (one, layer) in enumerate(zip(compiled, layers, strict=True))
     ], []
 
 
@@ -204,7 +209,8 @@ def _compile(rule: Rule, kind: RuleKind) -> tuple[CompiledRule | None, list[Faul
         faults.append(_fault(rule, "on_delay_s", "a delay of 0 s or more"))
     faults += [_fault(rule, "parameters", text) for text in kind.check(rule, parameters)]
     group_by = kind.group_by(rule, parameters) if kind.group_by else str(rule.group_by.value)
-    return CompiledRule(rule, kind, parameters, group_by, 0), faults
+    judged = tuple(kind.judges(parameters)) if kind.judges else ()
+    return CompiledRule(rule, kind, parameters, group_by, judged=judged), faults
 
 
 def _fault(rule: Rule, key: str, expected: str) -> Fault:
@@ -219,7 +225,9 @@ def _layers(rules: Sequence[CompiledRule]) -> tuple[list[int], list[str]]:
         if (point := rule.kind.produces(rule.rule, rule.parameters)) is not None
     }
     needs = [
-        [
+        _judged_by(rule, rules)
+        if rule.kind.judges
+        else [
             source
             for source, point in produced.items()
             if any(_could_select(selector, point) for selector in rule.rule.inputs.values())
@@ -244,6 +252,31 @@ def _layers(rules: Sequence[CompiledRule]) -> tuple[list[int], list[str]]:
         if circle:
             return [], [rules[n].rule.id for n in circle]
     return [layer or 0 for layer in layers], []
+
+
+def _judged_by(judge: CompiledRule, rules: Sequence[CompiledRule]) -> list[int]:
+    """Numbers of the rules whose levels it judges. One that names itself is a circle; one that
+    only could mean itself by a `*` does not."""
+    return [
+        number
+        for number, rule in enumerate(rules)
+        if rule.rule.id in judge.judged or (rule is not judge and means(rule.rule.id, judge.judged))
+    ]
+
+
+def _judging_nothing(rules: Sequence[CompiledRule]) -> list[Fault]:
+    """Ids a rule wants to judge and no rule has."""
+    return [
+        _fault(judge.rule, "parameters", f"ids of rules of the site; none is {wanted!r}")
+        for judge in rules
+        for wanted in judge.judged
+        if not any(means(rule.rule.id, (wanted,)) for rule in rules if rule is not judge)
+    ]
+
+
+def means(rule_id: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the ids means the rule; `*` stands for any part."""
+    return any(re.fullmatch(re.escape(p).replace(r"\*", ".*"), rule_id) for p in patterns)
 
 
 def _could_select(selector: Selector, produced: Point) -> bool:

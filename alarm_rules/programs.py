@@ -3,7 +3,8 @@
     (rule, group key) ─kind.plan─▶ GroupPlan ─▶ rows of the roster ─▶ settings and layout arrays
 
 Rules that inherit the priority of what they hide (offline) are planned after the others, and again
-when a more urgent rule appears on one of their points.
+when a more urgent rule appears on one of their points. Rules that judge other rules are planned
+last, layer by layer, when it is known which instances there are.
 
 Not here: which points match (matching.py), row numbers (roster.py), judging (program.py).
 """
@@ -11,12 +12,13 @@ Not here: which points match (matching.py), row numbers (roster.py), judging (pr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alarm_rules.levels import Listening
 from alarm_rules.matching import CompiledRule, Matching
 from alarm_rules.program import Program
 from alarm_rules.roster import Roster
@@ -62,6 +64,12 @@ class Programs:
                 by_key[key] = Program(rule.kind, rule.layer, widths[rule.kind.name])
             self._program_of.append(by_key[key])
         self.all = sorted(by_key.values(), key=lambda program: program.layer)
+        self.sampled = [program for program in self.all if program.kind.judges is None]
+        self.judging = [program for program in self.all if program.kind.judges is not None]
+        self.live = np.empty(0, np.bool_)  # by position: whether anything judges it now
+        self.joined: set[int] = set()  # positions a rule listens to since the last `joined.clear`
+        self._listening = Listening(rules, points)
+        self._waiting: dict[Program, set[tuple[int, str]]] = defaultdict(set)
         self.roster = {program: Roster() for program in self.all}
         self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
 
@@ -70,13 +78,47 @@ class Programs:
         changed = {program: _Changed() for program in self.all}
         plain = sorted(item for item in dirty if not self._rules[item[0]].kind.hides)
         for number, key in plain:
-            self._plan(number, key, changed[self._program_of[number]])
+            members = self._matching.of_rule[number].members(key)
+            self._plan(number, key, members, changed[self._program_of[number]])
         hiding = {item for item in dirty if self._rules[item[0]].kind.hides}
         hiding |= set(self._hiding(plain))
         for number, key in sorted(hiding):
-            self._plan(number, key, changed[self._program_of[number]])
-        for program in self.all:
+            members = self._matching.of_rule[number].members(key)
+            self._plan(number, key, members, changed[self._program_of[number]])
+        for program in self.sampled:
             self._fill(program, changed[program])
+        if self._listening:
+            self._refresh_judging(changed)
+
+    def _refresh_judging(self, changed: Mapping[Program, _Changed]) -> None:
+        """Plan who listens to whom: every layer may listen to those before it."""
+        touched = self._touched(self.sampled, changed)
+        for program in self.judging:
+            dirty = self._listening.update(sorted(touched), self.instances, self.live)
+            for item in dirty:
+                self._waiting[self._program_of[item[0]]].add(item)
+            for number, key in sorted(self._waiting.pop(program, ())):
+                members = {"value": self._listening.members(number, key)}
+                self._plan(number, key, members, changed[program])
+            self._fill(program, changed[program])
+            touched = self._touched([program], changed)
+        assert not self._waiting, "a rule listens to one that is judged after it"
+
+    def _touched(
+        self, programs: Iterable[Program], changed: Mapping[Program, _Changed]
+    ) -> set[int]:
+        """Positions that are new, described anew, or whose being judged has changed."""
+        live = np.zeros(len(self.instances), np.bool_)
+        live[: len(self.live)] = self.live
+        found: set[int] = set()
+        for program in programs:
+            position = program.state["position"]
+            is_live = program.layout.instance_live
+            found.update(position[live[position] != is_live].tolist())
+            found.update(int(position[row]) for row, _ in changed[program].instances)
+            live[position] = is_live
+        self.live = live
+        return found
 
     def _hiding(self, items: Iterable[tuple[int, str]]) -> Iterable[tuple[int, str]]:
         for number, key in items:
@@ -86,11 +128,12 @@ class Programs:
                         if self._rules[other].kind.hides:
                             yield other, place
 
-    def _plan(self, number: int, key: str, changed: _Changed) -> None:
+    def _plan(
+        self, number: int, key: str, members: Mapping[str, tuple[int, ...]], changed: _Changed
+    ) -> None:
         compiled = self._rules[number]
         roster = self.roster[self._program_of[number]]
         self.problems.pop((number, key), None)
-        members = self._matching.of_rule[number].members(key)
         plan = None
         if any(members.values()):
             planning = Planning(
@@ -101,6 +144,7 @@ class Programs:
                 points=self._points,
                 urgent=self._urgent.get,
                 problem=self._problem(number, key),
+                instances=self.instances,
             )
             plan = compiled.kind.plan(planning)
         if plan is None and not roster.knows(number, key):
@@ -120,8 +164,13 @@ class Programs:
     def _place(self, number: int, row: int, plan: GroupPlan, changed: _Changed) -> None:
         rule, program = self._rules[number].rule, self._program_of[number]
         roster = self.roster[program]
-        points = [point for members in plan.inputs for point in members]
-        roster.place_inputs(row, plan, rule, (self._points[point].id for point in points))
+        members = [member for group in plan.inputs for member in group]
+        if program.kind.judges is None:
+            names = [self._points[point].id for point in members]
+        else:
+            names = [self.instances[position].alarm_key for position in members]
+            self.joined.update(members)
+        roster.place_inputs(row, plan, rule, names)
         changed.groups.append((row, plan))
         if plan.derived is not None:
             self.wanted[plan.derived.id] = plan.derived
@@ -134,8 +183,8 @@ class Programs:
             changed.instances.append((instance, wanted))
             if is_new:
                 changed.new.append(instance)
-            if not program.kind.hides:
-                self._note_urgency(wanted, points)
+            if program.kind.judges is None and not program.kind.hides:
+                self._note_urgency(wanted, members)
 
     def _note_urgency(self, plan: InstancePlan, points: Iterable[int]) -> None:
         most = min((level.priority for level in plan.levels), default=Priority.LOW)
@@ -145,14 +194,16 @@ class Programs:
     def _fill(self, program: Program, changed: _Changed) -> None:
         """Write settings and layout; rows first, so that everything has its place."""
         roster, state, layout = self.roster[program], program.state, program.layout
-        if not changed.is_any and layout.point_count == len(self._points):
+        is_sampled = program.kind.judges is None
+        width = len(self._points) if is_sampled else len(self.instances)
+        if not changed.is_any and layout.point_count == width:
             return
         size = len(roster.instance_keys)
         state.grow(size)
         for instance in changed.new:
             state["position"][instance] = len(self.instances)
             self.instances.append(_NO_INSTANCE)
-        roster.layout_into(layout, len(self._points))
+        roster.layout_into(layout, width)
         program.evaluator.instances.grow(size)
         program.evaluator.slots.grow(len(roster.slot_keys))
         _write_levels(program, changed.instances)

@@ -3,13 +3,15 @@
     batch ─known? derived?─▶ effective time ─▶ reorder buffer ─▶ late? ─▶ layer 0 programs ─┐
                                                              ┌─── derived samples ◀─────────┘
                                                              └──▶ layer 1 programs … ─▶ Conditions
+                          (the stream through the programs: lane.py)
 
 **Effective time** is the device's own, except where its clock is absurd (flagged, or further ahead
 of receipt than the tolerance): then it is the time of receipt.
 
 **Lateness.** Everything up to `now_ns - lateness_ns` is taken as known: rows wait in the reorder
 buffer until then and are judged in order of time, and timers fire up to then. With 0 a row is
-judged at once. A row older than the newest judged row *of its point* is late: counted, not judged.
+judged at once. A row older than the newest judged row *of its point* is late: if it fills a hole it
+is judged in a lane of its own, and what it gives is history (`Conditions.late`).
 The same history therefore gives the same conditions however it is cut, mixed within the lateness,
 repeated, interrupted by ticks or by save and load. With lateness 0 this needs one thing of the
 cuts: samples of one group with equal times come in one batch.
@@ -23,20 +25,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import state as st
+from alarm_rules.gaps import Gaps
+from alarm_rules.lane import Found, Lane, LateLane
+from alarm_rules.levels import rows_of
 from alarm_rules.matching import Matching, compile_rules
-from alarm_rules.program import Changes, Program
+from alarm_rules.program import Program
 from alarm_rules.programs import Programs
-from gateway.contract.rule_kind import FOREVER, NEVER, Derived, PointTimes, Rows, RuleKind
+from gateway.contract.rule_kind import FOREVER, NEVER, RuleKind
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions, RuleInstance
 from gateway.model.errors import ConfigError, Fault
 from gateway.model.point import Point, PointTable
-from gateway.model.quality import BAD, Quality
+from gateway.model.quality import EARLIEST_BELIEVED_NS, Quality
 from gateway.model.rule import Rule
 
 CLOCK_TOLERANCE_NS = 5_000_000_000
@@ -54,11 +60,20 @@ class Evaluation:
     derived: Batch  # samples of calculated points, to be stored; already judged
     judged_count: int = 0
     late_count: int = 0
+    history_count: int = 0  # of the late ones: judged as history, the others were repeats
     ignored_count: int = 0  # no rule asks for the point, or the table does not know it
     derived_seen_count: int = 0  # our own derived samples on their second pass
     clock_count: int = 0  # judged at the time of receipt
     held_count: int = 0  # in the reorder buffer now
     released_count: int = 0  # judged before their time because the buffer was full
+
+
+class _History(NamedTuple):
+    """What late rows gave."""
+
+    found: list[Found]
+    derived: list[Batch]
+    judged: int
 
 
 def check_rules(rules: Sequence[Rule], kinds: Mapping[str, RuleKind]) -> list[Fault]:
@@ -90,8 +105,10 @@ class RuleSet:
         self._points = points
         self._matching = Matching(compiled, points)
         self._programs = Programs(compiled, self._matching, points)
-        self._heard_ns = np.empty(0, np.int64)
-        self._usable_ns = np.empty(0, np.int64)
+        self._now = Lane(self._programs.sampled, {})
+        self._late: LateLane | None = None  # made when something comes too late
+        self._gaps = Gaps()
+        self._known_to_ns = NEVER
         self._asked = np.empty(0, np.bool_)  # some rule asks for the point
         self._derived = np.empty(0, np.bool_)  # one of our own points
         self._held = Batch.empty()
@@ -132,12 +149,14 @@ class RuleSet:
             return
         self._programs.refresh(self._matching.update())
         size = len(self._points)
-        extra = np.full(size - len(self._heard_ns), NEVER)
-        self._heard_ns = np.concatenate([self._heard_ns, extra])
-        self._usable_ns = np.concatenate([self._usable_ns, extra])
+        self._now.grow(size)
+        self._now.derived = dict(self._programs.derived)
+        self._gaps.grow(self._points)
+        if self._late is not None:
+            self._late = self._late.renewed(self._now)
         self._asked = np.zeros(size, np.bool_)
         self._derived = np.zeros(size, np.bool_)
-        for program in self._programs.all:
+        for program in self._programs.sampled:
             self._asked[program.layout.slot_point[program.layout.slot_live]] = True
         for point_id in self._programs.wanted:
             if point_id in self._points:
@@ -152,7 +171,7 @@ class RuleSet:
 
     def newest_heard_ns(self) -> int:
         """The newest time any point was heard at; NEVER before the first row."""
-        return int(self._heard_ns.max()) if len(self._heard_ns) else NEVER
+        return int(self._now.heard_ns.max(initial=NEVER))
 
     def forget_after(self, now_ns: int) -> None:
         """The clock was set back to `now_ns`. A time remembered beyond it becomes `now_ns`: left as
@@ -173,24 +192,65 @@ class RuleSet:
         time_ns, clock_count = self._effective(known)
         known_to_ns = now_ns - self.lateness_ns
         known, time_ns, released = self._release(known, time_ns, known_to_ns)
-        rows, late = self._rows(known, time_ns)
-        rows_and_derived, derived = self._run_layers(rows, now_ns, known_to_ns)
-        self._note_heard(rows_and_derived)
-        times = PointTimes(self._heard_ns, self._usable_ns, now_ns)
-        conditions = self._collect(
-            [(program, program.finish(times, known_to_ns)) for program in self._programs.all]
-        )
+        late = self._now.late(known, time_ns)
+        late_count = int(np.count_nonzero(late))
+        old = _History([], [], 0)
+        if late_count:
+            old = self._judge_late(known.take(late), time_ns[late])
+            known, time_ns = known.take(~late), time_ns[~late]
+        joined = self._joined(known_to_ns)
+        rows = self._now.rows(known, time_ns)
+        self._gaps.note(rows)
+        derived = self._now.judge(rows, now_ns, known_to_ns)
+        found = self._now.finish(now_ns, known_to_ns)
+        self._judge_levels(found, joined, now_ns, known_to_ns)
+        self._known_to_ns = max(self._known_to_ns, known_to_ns)
         return Evaluation(
-            conditions=conditions,
-            derived=Batch.concat(derived),
-            judged_count=len(rows),
-            late_count=late,
+            conditions=self._collect(found, old.found),
+            derived=Batch.concat([*old.derived, *derived]),
+            judged_count=len(known),
+            late_count=late_count,
+            history_count=old.judged,
             ignored_count=ignored,
             derived_seen_count=seen,
             clock_count=clock_count,
             held_count=len(self._held),
             released_count=released,
         )
+
+    def _judge_late(self, batch: Batch, time_ns: NDArray[np.int64]) -> _History:
+        """What fills a hole is a piece of history, judged by itself."""
+        hole_ns = self._gaps.hole(batch, time_ns)
+        fills = hole_ns > NEVER
+        if not fills.any():
+            return _History([], [], 0)
+        if self._late is None:
+            self._late = LateLane(self._now)
+        return _History(*self._late.evaluate(batch.take(fills), time_ns[fills], hole_ns[fills]))
+
+    def _joined(self, known_to_ns: int) -> list[tuple[int, int, int]]:
+        """Instances a rule listens to from now on that are in condition already."""
+        joined, self._programs.joined = self._programs.joined, set()
+        if not joined:
+            return []
+        levels = self.current_levels()
+        time_ns = self._known_to_ns if self._known_to_ns > NEVER else known_to_ns
+        return [(p, int(levels[p]), time_ns) for p in sorted(joined) if levels[p]]
+
+    def _judge_levels(
+        self,
+        found: list[Found],
+        joined: Sequence[tuple[int, int, int]],
+        now_ns: int,
+        known_to_ns: int,
+    ) -> None:
+        """Rules that judge other rules: each layer hears what those before it found."""
+        times = self._now.times(now_ns)
+        for program in self._programs.judging:
+            program.judge(rows_of(found, joined), times, known_to_ns)
+            changes = program.finish(times, known_to_ns)
+            if changes is not None:
+                found.append((program, changes))
 
     def _known(self, batch: Batch) -> tuple[Batch, int, int]:
         """The rows some rule asks for; how many none does; how many are our own derived ones."""
@@ -219,6 +279,7 @@ class RuleSet:
     def _effective(self, batch: Batch) -> tuple[NDArray[np.int64], int]:
         source, received = batch.source_time_ns, batch.received_time_ns
         absurd = source > received + self._tolerance_ns
+        absurd |= source < EARLIEST_BELIEVED_NS
         absurd |= batch.quality == Quality.UNCERTAIN_CLOCK
         count = int(np.count_nonzero(absurd))
         return (np.where(absurd, received, source) if count else source), count
@@ -243,64 +304,10 @@ class RuleSet:
         self._held = batch.take(~ready)
         return batch.take(ready), time_ns[ready], released
 
-    def _rows(self, batch: Batch, time_ns: NDArray[np.int64]) -> tuple[Rows, int]:
-        """Rows with what every kind asks about them; late ones taken out."""
-        heard = self._heard_ns[batch.point_index]
-        late = time_ns < heard
-        count = int(np.count_nonzero(late))
-        if count:
-            batch, time_ns, heard = batch.take(~late), time_ns[~late], heard[~late]
-        value, point = batch.value, batch.point_index
-        usable = (batch.quality < BAD) & (value == value)  # noqa: PLR0124  false for NaN
-        return Rows(
-            point=point,
-            value=value,
-            quality=batch.quality,
-            time_ns=time_ns,
-            received_ns=batch.received_time_ns,
-            usable=usable,
-            since_heard_ns=time_ns - heard,
-            since_usable_ns=time_ns - self._usable_ns[point],
-        ), count
-
-    def _run_layers(self, rows: Rows, now_ns: int, known_to_ns: int) -> tuple[Rows, list[Batch]]:
-        """Programs in order of their layers; what one derives the next layer sees."""
-        found: list[Batch] = []
-        times = PointTimes(self._heard_ns, self._usable_ns, now_ns)
-        stream, waiting, layer = rows, [rows], 0
-        for program in self._programs.all:
-            if program.layer != layer:
-                layer = program.layer
-                stream = waiting[0] if len(waiting) == 1 else _joined(waiting)
-                waiting = [stream]
-            derived = program.judge(stream, times, known_to_ns)
-            if derived is not None:
-                batch = self._derived_batch(program, derived)
-                found.append(batch)
-                waiting.append(self._rows(batch, batch.source_time_ns)[0])
-        return (waiting[0] if len(waiting) == 1 else _joined(waiting)), found
-
-    def _derived_batch(self, program: Program, derived: Derived) -> Batch:
-        point = self._programs.derived[program][derived.group]
-        declared = point >= 0
-        return Batch(
-            point_index=point[declared].astype(np.int32),
-            value=derived.value[declared],
-            quality=derived.quality[declared],
-            source_time_ns=derived.time_ns[declared],
-            received_time_ns=derived.received_ns[declared],
-        )
-
-    def _note_heard(self, rows: Rows) -> None:
-        _raise_to(self._heard_ns, rows.point, rows.time_ns)
-        if rows.usable.all():
-            _raise_to(self._usable_ns, rows.point, rows.time_ns)
-        else:
-            _raise_to(self._usable_ns, rows.point[rows.usable], rows.time_ns[rows.usable])
-
-    def _collect(self, found: Sequence[tuple[Program, Changes | None]]) -> Conditions:
-        """Every program's changes in one table, in order of (time, instance)."""
-        parts = [(program, changes) for program, changes in found if changes is not None]
+    def _collect(self, found: Sequence[Found], old: Sequence[Found]) -> Conditions:
+        """Every program's changes in one table, in order of (time, instance); of one instance at
+        one time history stands before the present."""
+        parts = [*old, *found]
         if not parts:
             return Conditions.empty()
         columns = {
@@ -310,10 +317,12 @@ class RuleSet:
         instance = np.concatenate(
             [program.state["position"][changes.instance] for program, changes in parts]
         )
+        late = np.zeros(len(instance), np.bool_)
+        late[: sum(len(changes.instance) for _, changes in old)] = True
         order = np.lexsort((instance, columns["time_ns"]))
         return Conditions(
             instance=instance[order],
-            late=np.zeros(len(order), np.bool_),
+            late=late[order],
             **{name: column[order] for name, column in columns.items()},
         )
 
@@ -321,27 +330,43 @@ class RuleSet:
 
     def save(self) -> dict[str, NDArray[np.generic]]:
         """Everything a restart needs, by stable names; `load` of it goes on where this stands."""
-        heard = np.flatnonzero(self._heard_ns > NEVER)
+        heard = np.flatnonzero(self._now.heard_ns > NEVER)
         held = self._held
         arrays: st.Arrays = {
             "version": np.array([st.STATE_VERSION]),
+            "known_to_ns": np.array([self._known_to_ns]),
             "points/id": st.as_names(self._points[int(p)].id for p in heard),
-            "points/heard_ns": self._heard_ns[heard],
-            "points/usable_ns": self._usable_ns[heard],
             "held/id": st.as_names(self._points[int(p)].id for p in held.point_index),
         }
+        for prefix, columns in self._point_columns():
+            for name, column in columns.items():
+                arrays[f"points/{prefix}{name}"] = column[heard]
         for name in st.HELD_COLUMNS:
             arrays[f"held/{name}"] = getattr(held, name).copy()
         for number, program in enumerate(self._programs.all):
             prefix = f"{number}:{program.kind.name}"
-            roster, levels = self._programs.roster[program], self._level_names(program)
+            roster = self._programs.roster[program]
             arrays[f"{prefix}/instance/key"] = st.as_names(roster.instance_keys)
-            arrays[f"{prefix}/instance/levels"] = st.as_names(levels)
+            arrays[f"{prefix}/instance/levels"] = st.as_names(self._level_names(program))
             arrays[f"{prefix}/slot/key"] = st.as_names(roster.slot_keys)
-            st.save_columns(arrays, f"{prefix}/instance", program.state)
-            st.save_columns(arrays, f"{prefix}/own", program.evaluator.instances)
-            st.save_columns(arrays, f"{prefix}/slot", program.evaluator.slots)
+            for what, own in self._memories(program):
+                st.save_columns(arrays, f"{prefix}/{what}instance", own.state)
+                st.save_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances)
+                st.save_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots)
         return arrays
+
+    def _point_columns(self) -> list[tuple[str, dict[str, NDArray[np.int64]]]]:
+        """What is remembered of each point."""
+        gaps = {"gap_begin_ns": self._gaps.begin_ns, "gap_end_ns": self._gaps.end_ns}
+        found = [("", {name: getattr(self._now, name) for name in Lane.MEMORY} | gaps)]
+        if self._late is not None:
+            found.append(("late_", {name: getattr(self._late, name) for name in LateLane.MEMORY}))
+        return found
+
+    def _memories(self, program: Program) -> list[tuple[str, Program]]:
+        """The program itself, and the one that judges what comes too late."""
+        late = self._late.twin.get(program) if self._late else None
+        return [("", program)] + ([("late-", late)] if late else [])
 
     def _level_names(self, program: Program) -> list[str]:
         return [
@@ -356,11 +381,15 @@ class RuleSet:
             wanted = f"rule state of version {st.STATE_VERSION}, not {version}"
             raise ConfigError([Fault("rule state", 0, "version", wanted)])
         self.refresh()
+        self._known_to_ns = int(arrays["known_to_ns"][0])
+        if "points/late_heard_ns" in arrays:
+            self._late = LateLane(self._now)
         ids = arrays["points/id"].tolist()
         rows = np.array([i for i, name in enumerate(ids) if name.decode() in self._points], int)
         index = np.array([self._points.index(ids[row].decode()) for row in rows], int)
-        self._heard_ns[index] = arrays["points/heard_ns"][rows]
-        self._usable_ns[index] = arrays["points/usable_ns"][rows]
+        for prefix, columns in self._point_columns():
+            for name, column in columns.items():
+                column[index] = arrays[f"points/{prefix}{name}"][rows]
         self._held = st.load_held(arrays, self._points)
         for program in self._programs.all:
             roster, levels = self._programs.roster[program], self._level_names(program)
@@ -369,22 +398,13 @@ class RuleSet:
                     st.keyed(arrays, f"{prefix}/instance/key", f"{prefix}/instance/levels"),
                     [f"{k}{st.JOIN}{n}" for k, n in zip(roster.instance_keys, levels, strict=True)],
                 )
-                st.load_columns(arrays, f"{prefix}/instance", program.state, same)
-                st.load_columns(arrays, f"{prefix}/own", program.evaluator.instances, same)
                 slots = st.matched(arrays[f"{prefix}/slot/key"].tolist(), roster.slot_keys)
-                st.load_columns(arrays, f"{prefix}/slot", program.evaluator.slots, slots)
-            program.settle_all()
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__slots__))
-
-
-def _raise_to(
-    column: NDArray[np.int64], index: NDArray[np.int32], value: NDArray[np.int64]
-) -> None:
-    """column[index] = max(column[index], value); values are never below what stands there."""
-    if len(index):
-        column[index] = value
-        if (column[index] < value).any():  # a point twice, not in order of time
-            np.maximum.at(column, index, value)
+                for what, own in self._memories(program):
+                    st.load_columns(arrays, f"{prefix}/{what}instance", own.state, same)
+                    st.load_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances, same)
+                    st.load_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots, slots)
+                if program.kind.judges is not None:
+                    heard = program.layout.slot_point[slots[1]]
+                    self._programs.joined.difference_update(heard.tolist())
+            for _, own in self._memories(program):
+                own.settle_all()

@@ -1,9 +1,10 @@
 """The rule core's state as arrays, by stable names: alarm keys and point ids, never row numbers.
 
-    version
-    points/{id, heard_ns, usable_ns}
+    version  known_to_ns
+    points/{id, heard_ns, usable_ns, gap_begin_ns, gap_end_ns, late_…}
     held/{id, value, quality, source_time_ns, received_time_ns}      rows of the reorder buffer
     <n>:<kind>/instance/{key, levels, …}   …/own/{…}   …/slot/{key, …}   one row each
+              /late-instance/{…}   …/late-own/{…}   …/late-slot/{…}      the same rows
 
 Loading matches by name: what is gone is dropped, what is new starts fresh, an instance whose levels
 have other names starts fresh too (its bits would mean something else).
@@ -21,7 +22,7 @@ from gateway.contract.rule_kind import Columns
 from gateway.model.batch import Batch
 from gateway.model.point import PointTable
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 JOIN = "\x1e"  # between an alarm key and its level names
 HELD_COLUMNS = ("value", "quality", "source_time_ns", "received_time_ns")
 

@@ -69,7 +69,7 @@ class Columns:
                 self._arrays[name] = np.concatenate([array, self._blank(name, extra)])
             self._size = size
 
-    def clear(self, row: int) -> None:
+    def clear(self, row: int | slice | NDArray[np.int64]) -> None:
         """Back to the fill: the member is another one now."""
         for name in self.saved:
             self._arrays[name][row] = self._fields[name][1]

@@ -14,6 +14,9 @@ from enum import IntEnum
 UNCERTAIN = 0x40
 BAD = 0x80
 _CLASS_MASK = 0xC0
+EARLIEST_BELIEVED_NS = 946_684_800 * 1_000_000_000
+"""2000-01-01T00:00:00Z. A device that reports an earlier time has lost its clock battery: every
+protocol spoken here is younger than that."""
 
 
 class Quality(IntEnum):

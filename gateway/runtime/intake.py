@@ -14,11 +14,7 @@ import numpy as np
 
 from gateway.contract.adapter import Counters
 from gateway.model.batch import Batch
-from gateway.model.quality import UNCERTAIN, Quality
-
-EARLIEST_NS = 946_684_800 * 1_000_000_000
-"""2000-01-01T00:00:00Z. A device that reports an earlier time has lost its clock battery: every
-protocol spoken here is younger than that."""
+from gateway.model.quality import EARLIEST_BELIEVED_NS, UNCERTAIN, Quality
 
 
 class Appends(Protocol):
@@ -34,7 +30,7 @@ def flag_clock(batch: Batch, tolerance_ns: int) -> Batch:
     uncertain or bad keep their own reason.
     """
     absurd = batch.source_time_ns > batch.received_time_ns + tolerance_ns
-    absurd |= batch.source_time_ns < EARLIEST_NS
+    absurd |= batch.source_time_ns < EARLIEST_BELIEVED_NS
     absurd &= batch.quality < UNCERTAIN
     if not absurd.any():
         return batch

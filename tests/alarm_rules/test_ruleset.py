@@ -78,8 +78,10 @@ def test_a_row_older_than_the_newest_of_its_point_is_late_and_changes_nothing() 
     rules = RuleSet([GAS], KINDS, table_of("a", "b"))
     rules.evaluate(batch_of((0, 10.0, 0.1)), at_ns(10))
     found = rules.evaluate(batch_of((0, 9.0, 5.0), (1, 9.0, 5.0)), at_ns(10))
-    assert (found.late_count, found.judged_count) == (1, 1)
-    assert [rules.instances[i].alarm_key for i in found.conditions.instance] == ["b:gas"]
+    assert (found.late_count, found.history_count, found.judged_count) == (1, 1, 1)
+    now = found.conditions.instance[~found.conditions.late]
+    assert [rules.instances[i].alarm_key for i in now] == ["b:gas"]
+    assert rules.current_levels().tolist() == [0, 1]
 
 
 def test_a_sample_overtaken_by_a_timer_still_counts_from_the_timers_moment_on() -> None:
@@ -210,7 +212,7 @@ def test_a_saved_state_is_arrays_without_objects_and_of_a_stated_version() -> No
     saved = rules.save()
     assert all(array.dtype != object for array in saved.values())
     saved["version"] = np.array([99])
-    with pytest.raises(ConfigError, match="version 1, not 99"):
+    with pytest.raises(ConfigError, match="version 2, not 99"):
         rules.load(saved)
 
 

@@ -1,0 +1,260 @@
+"""One stream of samples through the programs of a rule set, with what is known of each point.
+
+    rows ─▶ layer 0 programs ─▶ derived samples ─▶ layer 1 programs … ─▶ changes of level
+                                                                        └▶ rules that judge levels
+
+A rule set has one lane for what happens now. Rows that come too late for it, a backlog after an
+outage or a file found a week later, go through a lane of their own: the same programs with state
+of their own, so that **late data can neither raise nor clear what stands now**, and is still judged
+exactly, delays and all. What it finds is history.
+
+    now    10:00 ──────────────── 10:20 10:21 10:22      heard up to 10:22
+    late             10:03 10:04 … 10:19                 judged by themselves, from 10:03 on
+
+In the late lane no clock runs: a delay has elapsed when a later sample of the same backlog says so.
+Rules whose verdict is about silence or about other rules stay out of it. Only what fills a hole in
+what was judged is history (gaps.py). Each hole is judged by itself, and anew when a piece of it
+comes that is older than the pieces before: what stands in between is unknown.
+
+Not here: which rows are late, the reorder buffer (ruleset.py), what a program does (program.py).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alarm_rules import segments as seg
+from alarm_rules.program import Changes, Program
+from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Derived, PointTimes, Rows
+from gateway.model.batch import Batch
+from gateway.model.quality import BAD
+
+NO_CLOCK = NEVER - 1
+"""A time at which no timer is due, not even one that is due at once."""
+
+Found = tuple[Program, Changes]
+
+
+class Lane:
+    """Programs in order of their layers, and when each point was last heard by them.
+
+    programs: those that judge samples, by layer.
+    derived: for each program the point index its groups compute, -1 for none.
+    """
+
+    MEMORY: ClassVar[Sequence[str]] = ("heard_ns", "usable_ns")
+
+    def __init__(
+        self, programs: Sequence[Program], derived: Mapping[Program, NDArray[np.int64]]
+    ) -> None:
+        self.programs = programs
+        self.derived = dict(derived)
+        self.heard_ns = np.empty(0, np.int64)
+        self.usable_ns = np.empty(0, np.int64)
+
+    def grow(self, size: int) -> None:
+        extra = np.full(size - len(self.heard_ns), NEVER)
+        self.heard_ns = np.concatenate([self.heard_ns, extra])
+        self.usable_ns = np.concatenate([self.usable_ns, extra])
+
+    def late(self, batch: Batch, time_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows are older than what was judged of their point."""
+        mask: NDArray[np.bool_] = time_ns < self.heard_ns[batch.point_index]
+        return mask
+
+    def rows(self, batch: Batch, time_ns: NDArray[np.int64]) -> Rows:
+        """Rows with what every kind asks about them; none of them is late."""
+        value, point = batch.value, batch.point_index
+        usable = (batch.quality < BAD) & (value == value)  # noqa: PLR0124  false for NaN
+        return Rows(
+            point=point,
+            value=value,
+            quality=batch.quality,
+            time_ns=time_ns,
+            received_ns=batch.received_time_ns,
+            usable=usable,
+            since_heard_ns=time_ns - self.heard_ns[point],
+            since_usable_ns=time_ns - self.usable_ns[point],
+        )
+
+    def judge(self, rows: Rows, now_ns: int, known_to_ns: int) -> list[Batch]:
+        """Programs in order of their layers; what one derives the next layer sees. Returns the
+        derived samples."""
+        found: list[Batch] = []
+        times = self.times(now_ns)
+        stream, waiting, layer = rows, [rows], 0
+        for program in self.programs:
+            if program.layer != layer:
+                layer = program.layer
+                stream = waiting[0] if len(waiting) == 1 else _joined(waiting)
+                waiting = [stream]
+            derived = program.judge(stream, times, known_to_ns)
+            if derived is not None:
+                batch = self._derived_batch(program, derived)
+                found.append(batch)
+                batch = batch.take(~self.late(batch, batch.source_time_ns))
+                waiting.append(self.rows(batch, batch.source_time_ns))
+        self._note_heard(waiting[0] if len(waiting) == 1 else _joined(waiting))
+        return found
+
+    def finish(self, now_ns: int, known_to_ns: int) -> list[Found]:
+        """What every program found; with the timers due up to `known_to_ns`."""
+        times = self.times(now_ns)
+        found = [(program, program.finish(times, known_to_ns)) for program in self.programs]
+        return [(program, changes) for program, changes in found if changes is not None]
+
+    def times(self, now_ns: int) -> PointTimes:
+        return PointTimes(self.heard_ns, self.usable_ns, now_ns)
+
+    def _derived_batch(self, program: Program, derived: Derived) -> Batch:
+        point = self.derived[program][derived.group]
+        declared = point >= 0
+        return Batch(
+            point_index=point[declared].astype(np.int32),
+            value=derived.value[declared],
+            quality=derived.quality[declared],
+            source_time_ns=derived.time_ns[declared],
+            received_time_ns=derived.received_ns[declared],
+        )
+
+    def _note_heard(self, rows: Rows) -> None:
+        _raise_to(self.heard_ns, rows.point, rows.time_ns)
+        if rows.usable.all():
+            _raise_to(self.usable_ns, rows.point, rows.time_ns)
+        else:
+            _raise_to(self.usable_ns, rows.point[rows.usable], rows.time_ns[rows.usable])
+
+
+class LateLane(Lane):
+    """The lane of what came too late: a copy of the live one without its memory.
+
+    twin: the program of this lane for each one of the live lane.
+    hole_ns: the end of the hole each point is being judged in. first_ns: where that began.
+    """
+
+    MEMORY: ClassVar[Sequence[str]] = ("heard_ns", "usable_ns", "hole_ns", "first_ns")
+
+    def __init__(self, live: Lane) -> None:
+        """Of the same programs as `live` has now."""
+        self.twin = {p: _emptied(p) for p in live.programs if not p.kind.hides}
+        super().__init__(
+            list(self.twin.values()), {mine: live.derived[its] for its, mine in self.twin.items()}
+        )
+        self.hole_ns = np.empty(0, np.int64)
+        self.first_ns = np.empty(0, np.int64)
+        self.grow(len(live.heard_ns))
+
+    def grow(self, size: int) -> None:
+        extra = np.full(size - len(self.heard_ns), NEVER)
+        self.hole_ns = np.concatenate([self.hole_ns, extra])
+        self.first_ns = np.concatenate([self.first_ns, extra])
+        super().grow(size)
+
+    def renewed(self, live: Lane) -> LateLane:
+        """After a change of the programs: rows are never renumbered, so what this lane remembers
+        stays where it was."""
+        lane = LateLane(live)
+        for name in self.MEMORY:
+            getattr(lane, name)[: len(self.heard_ns)] = getattr(self, name)
+        for mine, its in zip(lane.programs, self.programs, strict=True):
+            for new, old in zip(_tables(mine), _tables(its), strict=True):
+                for name in old.saved:
+                    new[name][: len(old)] = old[name]
+            mine.settle_all()
+        return lane
+
+    def evaluate(
+        self, batch: Batch, time_ns: NDArray[np.int64], hole_ns: NDArray[np.int64]
+    ) -> tuple[list[Found], list[Batch], int]:
+        """Judge rows that fill holes; `hole_ns` is the end of each row's. Returns changes, derived
+        samples and how many rows were judged: what came before is a repeat."""
+        found: list[Found] = []
+        derived: list[Batch] = []
+        judged = 0
+        left = np.ones(len(batch), np.bool_)
+        while left.any():  # one hole of each point a round: at most as many as are remembered
+            point = batch.point_index
+            next_ns = np.full(len(self.heard_ns), FOREVER)
+            np.minimum.at(next_ns, point[left], hole_ns[left])
+            turn = left & (hole_ns == next_ns[point])
+            left &= ~turn
+            piece, at_ns = batch.take(turn), time_ns[turn]
+            fresh = self._fresh(piece.point_index, at_ns, hole_ns[turn])
+            piece, at_ns = piece.take(fresh), at_ns[fresh]
+            judged += len(piece)
+            derived += self.judge(self.rows(piece, at_ns), NO_CLOCK, NO_CLOCK)
+            found += self.finish(NO_CLOCK, NO_CLOCK)
+        return found, derived, judged
+
+    def _fresh(
+        self, point: NDArray[np.int32], time_ns: NDArray[np.int64], hole_ns: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which rows are no repeats; points in another hole, or further back in theirs, begin
+        anew."""
+        anew = (hole_ns != self.hole_ns[point]) | (time_ns < self.first_ns[point])
+        if anew.any():
+            fresh = np.unique(point[anew]).astype(np.int64)
+            self._begin_anew(fresh)
+            self.first_ns[fresh] = FOREVER
+            np.minimum.at(self.first_ns, point, time_ns)
+            self.hole_ns[point] = hole_ns
+        is_new: NDArray[np.bool_] = time_ns >= self.heard_ns[point]
+        return is_new
+
+    def _begin_anew(self, points: NDArray[np.int64]) -> None:
+        """Forget these points, and what was concluded from them."""
+        self.heard_ns[points] = self.usable_ns[points] = NEVER
+        for program in self.programs:
+            layout = program.layout
+            _, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)
+            if len(slots) == 0:
+                continue
+            groups = np.unique(layout.slot_group[slots])
+            instances = np.flatnonzero(np.isin(layout.instance_group, groups))
+            _, members = seg.gather_lists(layout.group_start, layout.group_slots, groups)
+            for table in (program.state, program.evaluator.instances):
+                _clear(table, instances)
+            _clear(program.evaluator.slots, members)
+            program.settle_all()
+            made = self.derived[program][groups]
+            made = made[(made >= 0) & (self.heard_ns[made] > NEVER)]
+            if len(made):
+                self._begin_anew(made)
+
+
+def _emptied(program: Program) -> Program:
+    """The same settings, no memory."""
+    own = copy.deepcopy(program, {id(program.kind): program.kind})
+    for table in _tables(own):
+        _clear(table, slice(None))
+    own.due_ns = own.evaluator.due_ns = FOREVER
+    own.settle_all()
+    return own
+
+
+def _tables(program: Program) -> tuple[Columns, Columns, Columns]:
+    return (program.state, program.evaluator.instances, program.evaluator.slots)
+
+
+def _clear(table: Columns, rows: NDArray[np.int64] | slice) -> None:
+    if len(table):
+        table.clear(rows)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__slots__))
+
+
+def _raise_to(
+    column: NDArray[np.int64], index: NDArray[np.int32], value: NDArray[np.int64]
+) -> None:
+    """column[index] = max(column[index], value); values are never below what stands there."""
+    if len(index):
+        column[index] = value
+        if (column[index] < value).any():  # a point twice, not in order of time
+            np.maximum.at(column, index, value)
