@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 KILLS ?= 100
+CASES ?= 10000
+SEED ?= 0
 
-.PHONY: install demo test check bench kill format clean
+.PHONY: install demo test check bench kill laws format clean
 
 install: $(VENV)/.runtime
 
@@ -38,6 +40,9 @@ bench: $(VENV)/.runtime       ## figures with the machine's own limit beside the
 
 kill: $(VENV)/.dev            ## kill -9 under load, KILLS times (default 100)
 	@KILLS=$(KILLS) $(BIN)/python -m pytest tests/system/test_kill.py -s $(ARGS)
+
+laws: $(VENV)/.dev            ## every law of the rule core over CASES histories a kind (default 10000)
+	@LAW_CASES=$(CASES) LAW_SEED=$(SEED) $(BIN)/python -m pytest tests/alarm_rules/test_laws.py -n 2 -s $(ARGS)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
