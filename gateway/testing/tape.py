@@ -1,0 +1,357 @@
+"""Records what a program does to its files, so that a power cut can be played at any moment of it.
+
+    with recording(directory) as tape:      everything below `directory`, this process, any thread
+        …the real program, real SQLite…
+        tape.mark("acknowledged", 17)
+    lost.image(tape, at=123, …)             see powercut.py
+
+Two doors are watched. SQLite's: its own file methods with four of them replaced (write, truncate,
+sync, close), registered as the default VFS, so that not one line of the program changes. Python's:
+the calls of `os` that change a file or a name. What they do is done and noted; nothing is faked.
+
+Each note is one thing that would have to reach the disk:
+
+    create p · write p at offset · truncate p to size · sync p · link a b · rename a b · unlink p ·
+    sync_directory d · mark (not a thing of the disk: what the program had promised by then)
+
+Surprising: SQLite syncs the directory of a new log by itself, below the methods watched here; the
+tape notes it where SQLite does it, at the first sync of a log or rollback journal it created.
+
+Not here: which of it survives (powercut.py). For tests; never imported at run time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+from unittest import mock
+
+_OPEN_CREATE = 0x4
+_OPEN_LOGS = 0x800 | 0x4000 | 0x80000  # main journal, super journal, write-ahead log
+_OK = 0
+
+
+class Note(NamedTuple):
+    """One thing done to the disk, in the order it was done."""
+
+    kind: str
+    path: str = ""  # below the directory that is recorded
+    data: Any = b""  # written bytes; the other name of a link or rename; what a mark says
+    offset: int = 0  # of a write; the size of a truncation
+
+
+class Tape:
+    """Everything noted so far."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        self.notes: list[Note] = []
+        self._lock = threading.Lock()
+        self._prefix = str(self.directory) + os.sep
+
+    def mark(self, what: str, value: object = None) -> None:
+        """What the program had promised by now."""
+        with self._lock:
+            self.notes.append(Note("mark", what, value))
+
+    def note(self, kind: str, path: str, data: Any = b"", offset: int = 0) -> None:
+        inside = self.below(path)
+        if inside is not None:
+            with self._lock:
+                self.notes.append(Note(kind, inside, data, offset))
+
+    def below(self, path: str) -> str | None:
+        """The name below the directory, or None for what lies elsewhere."""
+        whole = str(Path(path).absolute())
+        if whole + os.sep == self._prefix:
+            return "."
+        return whole.removeprefix(self._prefix) if whole.startswith(self._prefix) else None
+
+
+@contextlib.contextmanager
+def recording(directory: Path) -> Iterator[Tape]:
+    """Note everything this process does below `directory`. One at a time."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tape = Tape(directory)
+    with _watched_sqlite(tape), _watched_os(tape):
+        yield tape
+
+
+# ---------------------------------------------------------------------- Python's door
+
+
+@contextlib.contextmanager
+def _watched_os(tape: Tape) -> Iterator[None]:
+    """`os` as it is, with a note of each call that changes a file or a name."""
+    opened: dict[int, tuple[str, bool]] = {}
+    real = {name: getattr(os, name) for name in _Watch.CALLS}
+    watch = _Watch(tape, opened, real)
+    with contextlib.ExitStack() as stack:
+        for name in _Watch.CALLS:
+            stack.enter_context(mock.patch.object(os, name, getattr(watch, name)))
+        yield
+
+
+class _Watch:
+    """The watched calls, by the names they have in `os`."""
+
+    CALLS: ClassVar[tuple[str, ...]] = (
+        *("open", "close", "write", "pwrite", "ftruncate", "truncate", "fsync", "fdatasync"),
+        *("rename", "replace", "unlink", "remove", "link", "mkdir", "posix_fallocate"),
+    )
+
+    def __init__(
+        self,
+        tape: Tape,
+        opened: dict[int, tuple[str, bool]],
+        real: dict[str, Callable[..., Any]],
+    ) -> None:
+        self._tape = tape
+        self._opened = opened
+        self._real = real
+
+    def open(self, path: Any, flags: int, mode: int = 0o777, **rest: Any) -> int:
+        existed = os.path.exists(path)  # noqa: PTH110  a path of any type
+        descriptor: int = self._real["open"](path, flags, mode, **rest)
+        name = os.fsdecode(path)
+        self._opened[descriptor] = (name, bool(flags & os.O_APPEND))
+        if flags & os.O_CREAT and not existed:
+            self._tape.note("create", name)
+        if flags & os.O_TRUNC and existed:
+            self._tape.note("truncate", name)
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        self._opened.pop(descriptor, None)
+        self._real["close"](descriptor)
+
+    def write(self, descriptor: int, data: Any) -> int:
+        name, appends = self._opened.get(descriptor, ("", False))
+        at = 0
+        if name:
+            at = os.fstat(descriptor).st_size if appends else os.lseek(descriptor, 0, os.SEEK_CUR)
+        written: int = self._real["write"](descriptor, data)
+        if name:
+            self._tape.note("write", name, bytes(data)[:written], at)
+        return written
+
+    def pwrite(self, descriptor: int, data: Any, offset: int) -> int:
+        written: int = self._real["pwrite"](descriptor, data, offset)
+        if descriptor in self._opened:
+            self._tape.note("write", self._opened[descriptor][0], bytes(data)[:written], offset)
+        return written
+
+    def ftruncate(self, descriptor: int, size: int) -> None:
+        self._real["ftruncate"](descriptor, size)
+        if descriptor in self._opened:
+            self._tape.note("truncate", self._opened[descriptor][0], b"", size)
+
+    def truncate(self, path: Any, size: int) -> None:
+        self._real["truncate"](path, size)
+        self._tape.note("truncate", os.fsdecode(path), b"", size)
+
+    def posix_fallocate(self, descriptor: int, offset: int, size: int) -> None:
+        self._real["posix_fallocate"](descriptor, offset, size)
+        if descriptor in self._opened:
+            whole = os.fstat(descriptor).st_size
+            self._tape.note("truncate", self._opened[descriptor][0], b"", whole)
+
+    def fsync(self, descriptor: int) -> None:
+        self._real["fsync"](descriptor)
+        name = self._opened.get(descriptor, ("", False))[0]
+        if name:
+            is_directory = os.path.isdir(name)  # noqa: PTH112
+            self._tape.note("sync_directory" if is_directory else "sync", name)
+
+    fdatasync = fsync
+
+    def rename(self, source: Any, target: Any, **rest: Any) -> None:
+        self._real["rename"](source, target, **rest)
+        self._tape.note("rename", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
+
+    def replace(self, source: Any, target: Any, **rest: Any) -> None:
+        self._real["replace"](source, target, **rest)
+        self._tape.note("rename", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
+
+    def link(self, source: Any, target: Any, **rest: Any) -> None:
+        self._real["link"](source, target, **rest)
+        self._tape.note("link", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
+
+    def unlink(self, path: Any, **rest: Any) -> None:
+        self._real["unlink"](path, **rest)
+        self._tape.note("unlink", os.fsdecode(path))
+
+    remove = unlink
+
+    def mkdir(self, path: Any, mode: int = 0o777, **rest: Any) -> None:
+        self._real["mkdir"](path, mode, **rest)
+        self._tape.note("mkdir", os.fsdecode(path))
+
+
+# ---------------------------------------------------------------------- SQLite's door
+
+_P = ctypes.c_void_p
+_CLOSE = ctypes.CFUNCTYPE(ctypes.c_int, _P)
+_WRITE = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_int, ctypes.c_int64)
+_TRUNCATE = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_int64)
+_SYNC = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_int)
+_OPEN = ctypes.CFUNCTYPE(
+    ctypes.c_int, _P, ctypes.c_char_p, _P, ctypes.c_int, ctypes.POINTER(ctypes.c_int)
+)
+_DELETE = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_char_p, ctypes.c_int)
+
+
+class _Methods(ctypes.Structure):
+    """sqlite3_io_methods; what is not replaced stays SQLite's own."""
+
+    _fields_: ClassVar[Any] = [
+        ("version", ctypes.c_int),
+        ("close", _CLOSE),
+        ("read", _P),
+        ("write", _WRITE),
+        ("truncate", _TRUNCATE),
+        ("sync", _SYNC),
+        ("others", _P * 13),
+    ]
+
+
+class _File(ctypes.Structure):
+    """sqlite3_file, the part every file begins with."""
+
+    _fields_: ClassVar[Any] = [("methods", ctypes.POINTER(_Methods))]
+
+
+class _Vfs(ctypes.Structure):
+    """sqlite3_vfs."""
+
+    _fields_: ClassVar[Any] = [
+        ("version", ctypes.c_int),
+        ("file_size", ctypes.c_int),
+        ("path_size_max", ctypes.c_int),
+        ("next", _P),
+        ("name", ctypes.c_char_p),
+        ("app_data", _P),
+        ("open", _OPEN),
+        ("delete", _DELETE),
+        ("others", _P * 14),
+    ]
+
+
+class _Opened(NamedTuple):
+    path: str
+    own: Any  # SQLite's methods
+    mine: _Methods  # kept alive
+
+
+def _library() -> ctypes.CDLL:
+    """The SQLite that Python's module uses."""
+    name = ctypes.util.find_library("sqlite3")
+    library = ctypes.CDLL(name) if name else ctypes.CDLL(None)
+    library.sqlite3_libversion.restype = ctypes.c_char_p
+    found = library.sqlite3_libversion().decode()
+    if found != sqlite3.sqlite_version:
+        raise RuntimeError(f"SQLite {found} found, Python uses {sqlite3.sqlite_version}")
+    library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
+    library.sqlite3_vfs_find.argtypes = [ctypes.c_char_p]
+    library.sqlite3_vfs_register.argtypes = [ctypes.POINTER(_Vfs), ctypes.c_int]
+    library.sqlite3_vfs_unregister.argtypes = [ctypes.POINTER(_Vfs)]
+    return library
+
+
+@contextlib.contextmanager
+def _watched_sqlite(tape: Tape) -> Iterator[None]:
+    library = _library()
+    real = library.sqlite3_vfs_find(None)
+    shim = _Shim(tape, real.contents)
+    library.sqlite3_vfs_register(ctypes.byref(shim.vfs), 1)
+    try:
+        yield
+    finally:
+        library.sqlite3_vfs_unregister(ctypes.byref(shim.vfs))
+        library.sqlite3_vfs_register(real, 1)
+        _KEPT.append(shim)  # a connection closed later still calls it
+
+
+_KEPT: list[_Shim] = []
+
+
+class _Shim:
+    """A VFS that is the default one, and notes what changes a file."""
+
+    def __init__(self, tape: Tape, real: _Vfs) -> None:
+        self._tape = tape
+        self._real = real
+        self._files: dict[int, _Opened] = {}
+        self._unsynced_names: set[int] = set()  # files whose directory SQLite syncs with them
+        self.vfs = _Vfs()
+        ctypes.pointer(self.vfs)[0] = real
+        self.vfs.next = None
+        self.vfs.name = f"tape-{id(tape)}".encode()
+        self.vfs.open = _OPEN(self._open)
+        self.vfs.delete = _DELETE(self._delete)
+        self._close, self._write = _CLOSE(self._on_close), _WRITE(self._on_write)
+        self._truncate, self._sync = _TRUNCATE(self._on_truncate), _SYNC(self._on_sync)
+
+    def _open(self, vfs: int, name: bytes | None, file: int, flags: int, out: Any) -> int:
+        path = name.decode() if name else ""
+        existed = bool(path) and Path(path).exists()
+        code = int(self._real.open(vfs, name, file, flags, out))
+        if code != _OK or not path or self._tape.below(path) is None:
+            return code
+        if flags & _OPEN_CREATE and not existed:
+            self._tape.note("create", path)
+        head = _File.from_address(file)
+        mine = _Methods()
+        ctypes.memmove(ctypes.byref(mine), head.methods, ctypes.sizeof(_Methods))
+        own = head.methods.contents
+        mine.close, mine.write = self._close, self._write
+        mine.truncate, mine.sync = self._truncate, self._sync
+        self._files[file] = _Opened(path, own, mine)
+        if flags & _OPEN_CREATE and flags & _OPEN_LOGS:
+            self._unsynced_names.add(file)
+        head.methods = ctypes.pointer(mine)
+        return code
+
+    def _delete(self, vfs: int, name: bytes, sync: int) -> int:
+        code = int(self._real.delete(vfs, name, sync))
+        if code == _OK:
+            self._tape.note("unlink", name.decode())
+            if sync:
+                self._tape.note("sync_directory", str(Path(name.decode()).parent))
+        return code
+
+    def _on_close(self, file: int) -> int:
+        opened = self._files.pop(file)
+        self._unsynced_names.discard(file)
+        return int(opened.own.close(file))
+
+    def _on_write(self, file: int, data: int, size: int, offset: int) -> int:
+        opened = self._files[file]
+        code = int(opened.own.write(file, data, size, offset))
+        if code == _OK:
+            self._tape.note("write", opened.path, ctypes.string_at(data, size), offset)
+        return code
+
+    def _on_truncate(self, file: int, size: int) -> int:
+        opened = self._files[file]
+        code = int(opened.own.truncate(file, size))
+        if code == _OK:
+            self._tape.note("truncate", opened.path, b"", size)
+        return code
+
+    def _on_sync(self, file: int, flags: int) -> int:
+        opened = self._files[file]
+        code = int(opened.own.sync(file, flags))
+        if code == _OK:
+            self._tape.note("sync", opened.path)
+            if file in self._unsynced_names:
+                self._unsynced_names.discard(file)
+                self._tape.note("sync_directory", str(Path(opened.path).parent))
+        return code

@@ -1,0 +1,164 @@
+"""Power cuts at any moment of a recorded life of the spool: what was promised is there.
+
+The normal run takes POWER_CUTS cuts (default 300); `make powercuts CUTS=20000` takes that many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from gateway.spool.disk import Disk
+from gateway.spool.spool import Spool, SpoolOptions
+from gateway.testing.powercut import cuts
+from gateway.testing.spool import check_chunk, numbered
+from gateway.testing.tape import recording
+
+CUTS = int(os.environ.get("POWER_CUTS", "300"))
+SEED = int(os.environ.get("POWER_SEED", "0"))
+CUTS_PER_LIFE = 60
+SMALL = SpoolOptions(segment_rows_max=40, tail_rows_max=10)
+
+
+@pytest.fixture
+def place():
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="power-", dir=memory) as name:
+        yield Path(name)
+
+
+def live(directory: Path, rng: random.Random, tape, disk: Disk | None = None) -> None:
+    """A life of appends, commits and restarts; every promise is marked when it was made."""
+    rows, opened = 0, Spool.open(directory, SMALL, disk=disk)
+    for _ in range(rng.randrange(5, 30)):
+        act = rng.random()
+        if act < 0.6:
+            sizes = [rng.randrange(1, 12) for _ in range(rng.randrange(1, 4))]
+            batches = []
+            for size in sizes:
+                batches.append(numbered(rows, size))
+                rows += size
+            opened.append_now(batches)
+            tape.mark("rows", rows)
+        elif act < 0.9:
+            cursor = opened.cursor(rng.choice("ab"))
+            cursor.read(rng.randrange(1, 30))
+            cursor.commit_now(cursor.position)
+            tape.mark(f"cursor {cursor.name}", cursor.position)
+        else:
+            opened.close_now()
+            opened = Spool.open(directory, SMALL, disk=disk)
+    opened.close_now()
+
+
+def check(directory: Path, promised: dict) -> None:
+    """What a start after the cut finds."""
+    spool = Spool.open(directory, SMALL)
+    try:
+        rows = promised.get("rows", 0)
+        assert spool.head >= rows, f"{rows} rows were acknowledged, {spool.head} are there"
+        if spool.head == rows:  # else the torn end of what nobody was promised may count as lost
+            assert spool.stats().lost_rows == 0
+        for name in "ab":
+            committed = promised.get(f"cursor {name}", 0)
+            cursor = spool.cursor(name)
+            assert committed <= cursor.committed, f"{name} goes back behind its commit"
+            seen = cursor.committed
+            while (chunk := cursor.read(100)) is not None:
+                check_chunk(chunk)
+                assert chunk.start == seen or seen >= rows, "a hole in what was promised"
+                seen = chunk.end
+            assert seen >= rows
+        end = spool.append_now([numbered(spool.head, 3)])
+        assert end == spool.head
+    finally:
+        spool.close_now()
+
+
+def check_lives(place: Path, count: int, seed: int, disk_of=lambda: None) -> int:
+    """`count` cuts over as many lives as it takes; returns how many were checked."""
+    done = 0
+    while done < count:
+        rng = random.Random(f"{seed} {done}")
+        home = place / "live"
+        with recording(home) as tape:
+            live(home / "spool", rng, tape, disk_of())
+        for moment, directory, promised in cuts(
+            tape, rng, min(CUTS_PER_LIFE, count - done), lambda n: place / str(n)
+        ):
+            try:
+                check(directory / "spool", promised)
+            except BaseException as error:
+                raise AssertionError(
+                    f"POWER_SEED={seed}, life {done}, after {moment} of {len(tape.notes)} notes "
+                    f"({brief(tape.notes[max(0, moment - 3) : moment + 1])}): {promised}: {error!r}"
+                ) from error
+            shutil.rmtree(directory)
+            done += 1
+        shutil.rmtree(home)
+    return done
+
+
+def brief(notes) -> list[str]:
+    return [f"{note.kind} {note.path} {len(note.data or b'')}@{note.offset}" for note in notes
+            if note.kind != "mark"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged(place) -> None:
+    assert check_lives(place, CUTS, SEED) >= CUTS
+
+
+class NoFileSync(Disk):
+    """Writes positions, and does not wait for them."""
+
+    def write_at(self, descriptor, data, offset):
+        os.pwrite(descriptor, data, offset)
+
+
+class NoDirectorySync(Disk):
+    def sync_directory(self, directory):
+        pass
+
+
+class NoFullSync(Disk):
+    """SQLite's `synchronous` as most programs have it: a commit is not synced."""
+
+    def _open(self, uri):
+        import sqlite3
+
+        class Hasty(sqlite3.Connection):
+            def execute(self, sql, *rest):
+                return super().execute(sql.replace("synchronous=FULL", "synchronous=NORMAL"), *rest)
+
+        return sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, factory=Hasty
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", [NoFileSync, NoDirectorySync, NoFullSync])
+def test_every_sync_that_is_left_out_is_found_out(place, mutant) -> None:
+    with pytest.raises(AssertionError):
+        check_lives(place, 2_000, SEED, mutant)
+
+
+def test_a_tape_notes_what_both_doors_do(place) -> None:
+    import sqlite3
+
+    with recording(place / "x") as tape:
+        with contextlib.closing(sqlite3.connect(place / "x" / "a.db")) as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("CREATE TABLE t (x)")
+            db.commit()
+        (place / "x" / "b").write_bytes(b"not through os")
+        with (place / "x" / "c").open("wb", buffering=0):
+            pass
+    kinds = {note.kind for note in tape.notes}
+    assert {"create", "write", "sync", "sync_directory", "unlink"} <= kinds
