@@ -55,9 +55,9 @@ class Gaps:
 
     def note(self, rows: Rows) -> None:
         """Remember the holes these rows end; `rows.since_heard_ns` is that before them."""
-        if len(rows) == 0:
+        if rows.since_heard_ns.max(initial=0) <= SHORTEST_NS:
             return
-        after = rows.since_heard_ns > self._silence_ns[rows.point]
+        after = rows.since_heard_ns > rows.at(self._silence_ns)
         if not after.any():
             return
         mine = np.flatnonzero(np.isin(rows.point, np.unique(rows.point[after])))
@@ -65,7 +65,7 @@ class Gaps:
         point, end_ns = rows.point[order], rows.time_ns[order]
         first = seg.heads(point)
         begin_ns = np.append(NEVER, end_ns[:-1])
-        heard_ns = end_ns - rows.since_heard_ns[order]
+        heard_ns = rows.heard_ns[order]
         begin_ns[first] = heard_ns[first]
         is_hole = (end_ns - begin_ns) > self._silence_ns[point]
         point, begin_ns, end_ns = point[is_hole], begin_ns[is_hole], end_ns[is_hole]
@@ -79,7 +79,7 @@ class Gaps:
             point, begin_ns, end_ns = point[~one], begin_ns[~one], end_ns[~one]
 
 
-def _last_of_each(key: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+def _last_of_each(key: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """True for the last `count` rows of each run of equal keys."""
     position = np.arange(len(key))
     ends = np.append(np.flatnonzero(seg.heads(key))[1:], len(key))

@@ -56,31 +56,57 @@ class Lane:
         self.derived = dict(derived)
         self.heard_ns = np.empty(0, np.int64)
         self.usable_ns = np.empty(0, np.int64)
+        self._every = np.empty(0, np.int64)  # 0, 1, 2, …: to know a range by
 
     def grow(self, size: int) -> None:
+        self._every = np.arange(size)
         extra = np.full(size - len(self.heard_ns), NEVER)
         self.heard_ns = np.concatenate([self.heard_ns, extra])
         self.usable_ns = np.concatenate([self.usable_ns, extra])
 
-    def late(self, batch: Batch, time_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which rows are older than what was judged of their point."""
-        mask: NDArray[np.bool_] = time_ns < self.heard_ns[batch.point_index]
-        return mask
-
-    def rows(self, batch: Batch, time_ns: NDArray[np.int64]) -> Rows:
-        """Rows with what every kind asks about them; none of them is late."""
-        value, point = batch.value, batch.point_index
-        usable = (batch.quality < BAD) & (value == value)  # noqa: PLR0124  false for NaN
+    def rows(
+        self, batch: Batch, time_ns: NDArray[np.int64]
+    ) -> tuple[Rows, NDArray[np.bool_] | None]:
+        """Rows with what every kind asks about them, late ones left out; and which are late: older
+        than what was judged of their point. None: none is."""
+        point = batch.point_index.astype(np.int64)
+        span = self._span(point)
+        by_row: NDArray[np.int64] | slice = point if span is None else span
+        heard_ns, late = self.heard_ns[by_row], None
+        is_late = time_ns < heard_ns
+        if is_late.any():
+            late, kept, span = is_late, np.flatnonzero(~is_late), None
+            batch, time_ns, heard_ns = batch.take(kept), time_ns[kept], heard_ns[kept]
+            by_row = point = point[kept]
+        value, quality = batch.value, batch.quality
+        usable = value == value  # noqa: PLR0124  false for NaN
+        if quality.any():
+            usable &= quality < BAD
+        usable_ns = self.usable_ns[by_row]
+        if span is None:
+            heard_ns, usable_ns = _since_the_row_before(
+                point, time_ns, usable, (heard_ns, usable_ns)
+            )
         return Rows(
             point=point,
             value=value,
-            quality=batch.quality,
+            quality=quality,
             time_ns=time_ns,
             received_ns=batch.received_time_ns,
             usable=usable,
-            since_heard_ns=time_ns - self.heard_ns[point],
-            since_usable_ns=time_ns - self.usable_ns[point],
-        )
+            heard_ns=heard_ns,
+            usable_ns=usable_ns,
+            span=span,
+        ), late
+
+    def _span(self, point: NDArray[np.int64]) -> slice | None:
+        """The points as a range, if they are one, each once and in order."""
+        size = len(point)
+        if size == 0 or point[-1] - point[0] != size - 1:
+            return None
+        first = int(point[0])
+        is_range = bool((point == self._every[first : first + size]).all())
+        return slice(first, first + size) if is_range else None
 
     def judge(self, rows: Rows, now_ns: int, known_to_ns: int) -> list[Batch]:
         """Programs in order of their layers; what one derives the next layer sees. Returns the
@@ -91,15 +117,14 @@ class Lane:
         for program in self.programs:
             if program.layer != layer:
                 layer = program.layer
-                stream = waiting[0] if len(waiting) == 1 else _joined(waiting)
+                stream = Rows.joined(waiting)
                 waiting = [stream]
             derived = program.judge(stream, times, known_to_ns)
             if derived is not None:
                 batch = self._derived_batch(program, derived)
                 found.append(batch)
-                batch = batch.take(~self.late(batch, batch.source_time_ns))
-                waiting.append(self.rows(batch, batch.source_time_ns))
-        self._note_heard(waiting[0] if len(waiting) == 1 else _joined(waiting))
+                waiting.append(self.rows(batch, batch.source_time_ns)[0])
+        self._note_heard(Rows.joined(waiting))
         return found
 
     def finish(self, now_ns: int, known_to_ns: int) -> list[Found]:
@@ -123,11 +148,45 @@ class Lane:
         )
 
     def _note_heard(self, rows: Rows) -> None:
-        _raise_to(self.heard_ns, rows.point, rows.time_ns)
-        if rows.usable.all():
-            _raise_to(self.usable_ns, rows.point, rows.time_ns)
-        else:
-            _raise_to(self.usable_ns, rows.point[rows.usable], rows.time_ns[rows.usable])
+        """No row is older than what is known of its point."""
+        if rows.span is not None:
+            self.heard_ns[rows.span] = rows.time_ns
+            np.copyto(self.usable_ns[rows.span], rows.time_ns, where=rows.usable)
+            return
+        np.maximum.at(self.heard_ns, rows.point, rows.time_ns)
+        point, time_ns = rows.point, rows.time_ns
+        if not rows.usable.all():
+            point, time_ns = point[rows.usable], time_ns[rows.usable]
+        np.maximum.at(self.usable_ns, point, time_ns)
+
+
+def _since_the_row_before(
+    point: NDArray[np.int64],
+    time_ns: NDArray[np.int64],
+    usable: NDArray[np.bool_],
+    known: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """When each row's point was heard, and usable, last: by the row before it where a point's rows
+    stand together in order of time, as history comes out of a store; else before this call.
+
+    Without it a day at once would look as if every point had been silent since the day before.
+    """
+    heard_ns, usable_ns = known
+    same = point[1:] == point[:-1]
+    if 2 * np.count_nonzero(same) <= len(point):
+        return known
+    if ((time_ns[1:] < time_ns[:-1]) & same).any():
+        return known
+    np.copyto(heard_ns[1:], time_ns[:-1], where=same)
+    np.copyto(usable_ns[1:], time_ns[:-1], where=same)
+    bad = np.flatnonzero(~usable)
+    if len(bad):  # what was usable before a run of bad rows is so up to the row behind it
+        begins = np.append(True, (np.diff(bad) > 1) | ~same[bad[1:] - 1])
+        first = bad[seg.starts_of(begins)]
+        bad, first = bad[bad < len(same)], first[bad < len(same)]
+        inside = same[bad]
+        usable_ns[bad[inside] + 1] = usable_ns[first[inside]]
+    return heard_ns, usable_ns
 
 
 class LateLane(Lane):
@@ -187,7 +246,7 @@ class LateLane(Lane):
             fresh = self._fresh(piece.point_index, at_ns, hole_ns[turn])
             piece, at_ns = piece.take(fresh), at_ns[fresh]
             judged += len(piece)
-            derived += self.judge(self.rows(piece, at_ns), NO_CLOCK, NO_CLOCK)
+            derived += self.judge(self.rows(piece, at_ns)[0], NO_CLOCK, NO_CLOCK)
             found += self.finish(NO_CLOCK, NO_CLOCK)
         return found, derived, judged
 
@@ -244,17 +303,3 @@ def _tables(program: Program) -> tuple[Columns, Columns, Columns]:
 def _clear(table: Columns, rows: NDArray[np.int64] | slice) -> None:
     if len(table):
         table.clear(rows)
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__slots__))
-
-
-def _raise_to(
-    column: NDArray[np.int64], index: NDArray[np.int32], value: NDArray[np.int64]
-) -> None:
-    """column[index] = max(column[index], value); values are never below what stands there."""
-    if len(index):
-        column[index] = value
-        if (column[index] < value).any():  # a point twice, not in order of time
-            np.maximum.at(column, index, value)

@@ -108,7 +108,7 @@ def rows_of(found: Sequence[Found], joined: Sequence[tuple[int, int, int]]) -> R
     position = np.concatenate(
         [[p for p, _, _ in joined]]
         + [program.state["position"][changes.instance] for program, changes in found]
-    ).astype(np.int32)
+    ).astype(np.int64)
     level = np.concatenate([[v for _, v, _ in joined]] + [c.level for _, c in found])
     time_ns = np.concatenate([[t for _, _, t in joined]] + [c.time_ns for _, c in found])
     quality = np.concatenate([np.zeros(len(joined))] + [c.quality for _, c in found])
@@ -126,6 +126,6 @@ def rows_of(found: Sequence[Found], joined: Sequence[tuple[int, int, int]]) -> R
         time_ns=time_ns[order],
         received_ns=time_ns[order],
         usable=np.ones(size, np.bool_),
-        since_heard_ns=np.zeros(size, np.int64),
-        since_usable_ns=np.zeros(size, np.int64),
+        heard_ns=time_ns[order],
+        usable_ns=time_ns[order],
     )

@@ -13,6 +13,9 @@ The flags are independent and the display state is derived, because one enumerat
 on behind a shelf or a suppression: hidden alarms keep following their condition. `open` means an
 occurrence asks for attention; `shown` that a person could see it since it opened.
 
+Confirmation (a person states that the corrective action is done), comments, escalation in time and
+an edited rule are recorded and never change what is displayed.
+
 Every pair is defined. An outcome is *ok* (taken; the flags may still be equal, as when a shelf is
 extended), *noop* (already so: an idempotent success) or *reject* with a reason.
 
@@ -177,6 +180,13 @@ _TABLE: Mapping[Transition, _Row] = {
     Transition.ENABLED: _Row((_already(lambda f: f.enabled),), lambda f: f._replace(enabled=True)),
     Transition.COMMENTED: _Row((), lambda f: f),
     Transition.HISTORICAL: _Row((), lambda f: f),
+    Transition.CONFIRMED: _Row(
+        (_Guard(lambda f: not f.acknowledged, Reason.NOT_ACKNOWLEDGED),), lambda f: f
+    ),
+    Transition.OVERDUE: _Row((_already(lambda f: f.acknowledged or f.hidden),), lambda f: f),
+    Transition.RULE_CHANGED: _Row((), lambda f: f),
+    # What hid it goes too: should the rule come back, nothing forgotten may keep it silent.
+    Transition.REMOVED: _Row((_already(lambda f: f == Flags()),), lambda _: Flags()),
 }
 
 _DISPLAY: tuple[tuple[Callable[[Flags], bool], AlarmState], ...] = (  # first that holds
@@ -195,9 +205,10 @@ _DISPLAY: tuple[tuple[Callable[[Flags], bool], AlarmState], ...] = (  # first th
 EVENTS: tuple[Transition, ...] = tuple(_TABLE)
 
 
-@cache  # the domain is finite: 768 vectors x 19 events x 2
+@cache  # the domain is finite: 768 vectors x 23 events x 2
 def step(flags: Flags, event: Transition, *, latching: bool = False) -> Step:
-    """What `event` makes of `flags`. `latching` matters to an activation only."""
+    """What `event` makes of `flags`. `latching` is of the level reached, and matters to an
+    activation and to an escalation: one into a latching level latches, none takes a latch away."""
     row = _TABLE[event]
     for guard in row.guards:
         if guard.holds(flags):
@@ -206,6 +217,8 @@ def step(flags: Flags, event: Transition, *, latching: bool = False) -> Step:
     after = row.effect(flags)
     if event is Transition.ACTIVATED:
         after = after._replace(latched=latching)
+    elif event is Transition.ESCALATED and latching:
+        after = after._replace(latched=True)
     return Step(_settle(after), Outcome.OK)
 
 
@@ -273,7 +286,9 @@ display state does not show (what is behind a shelf, whether it was ever shown).
 ACT/RTN condition true/false after delays · ESC/DEESC level up/down while active · ACK acknowledge ·
 RST reset of a latch · SHV/SH1 shelve for a time / until it returns · UNS unshelve by hand ·
 EXP shelf ran out · SUP/UNP suppression on / last source off · OOS/RTS out of / back in service ·
-REA re-alarm timer · DIS/ENA disabled/enabled · CMT comment · HIST late data, recorded only."""
+REA re-alarm timer · DIS/ENA disabled/enabled · CMT comment · HIST late data, recorded only ·
+CNF corrective action confirmed · OVD not acknowledged in time, further people told ·
+EDT rule edited · REM rule removed, or its point no longer matches."""
 
 
 def _cell(found: frozenset[str]) -> str:

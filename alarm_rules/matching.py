@@ -1,7 +1,7 @@
 """Which points each rule is about, in which groups; kept up to date as the point table grows.
 
-    point ─quantity index─▶ (rule, input) whose selector matches ─group_by─▶ group of the rule
-                                                                              └─ marked changed
+    point ─index by id, by quantity─▶ (rule, input) that matches ─group_by─▶ group of the rule
+                                                                             └─ marked changed
 
 Only points and devices that are new or differ are looked at again, so a table that grows by one
 vehicle costs one vehicle. Which rules depend on which derived points is decided once, from the
@@ -27,6 +27,9 @@ from gateway.model.point import Device, Point, PointTable
 from gateway.model.rule import GroupBy, Rule, Selector
 
 SITE_KEY = "site"
+
+Dirty = dict[tuple[int, str], None]
+"""(rule, group key) to be planned again, in order of their first points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,37 @@ class RuleGroups:
         return {name: tuple(sorted(group.get(name, ()))) for name in self.inputs}
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One input of one rule, and what a point found by the index must still be."""
+
+    number: int
+    name: str
+    group_by: str
+    fields: tuple[tuple[str, str], ...]  # of the point
+    device_kind: str
+    attributes: tuple[tuple[str, str], ...]  # of the point, else of its device
+
+    @classmethod
+    def of(cls, number: int, name: str, group_by: str, selector: Selector) -> _Candidate:
+        names = ("quantity", "location_class", "area", "device", "adapter")
+        wanted = ((name, getattr(selector, name)) for name in names)
+        fields = tuple(pair for pair in wanted if pair[1])
+        attributes = tuple(selector.attributes.items())
+        return cls(number, name, group_by, fields, selector.device_kind, attributes)
+
+    def matches(self, point: Point, device: Device | None) -> bool:
+        for name, wanted in self.fields:
+            if getattr(point, name) != wanted:
+                return False
+        if self.device_kind and (device is None or device.kind != self.device_kind):
+            return False
+        inherited: Mapping[str, str] = device.attributes if device else {}
+        return all(
+            point.attributes.get(key, inherited.get(key)) == value for key, value in self.attributes
+        )
+
+
 class Matching:
     """Points matched to rules, incrementally."""
 
@@ -61,12 +95,17 @@ class Matching:
         self._rules = rules
         self._points = points
         self.of_rule = [RuleGroups(tuple(sorted(rule.rule.inputs))) for rule in rules]
-        self._by_quantity: dict[str, list[tuple[int, str, Selector]]] = defaultdict(list)
+        self._by_id: dict[str, list[_Candidate]] = defaultdict(list)
+        self._by_quantity: dict[str, list[_Candidate]] = defaultdict(list)
         for number, rule in enumerate(rules):
             if rule.kind.judges is not None:
                 continue  # of other rules' levels, not of points
             for name, selector in rule.rule.inputs.items():
-                self._by_quantity[selector.quantity].append((number, name, selector))
+                candidate = _Candidate.of(number, name, rule.group_by, selector)
+                for point_id in set(selector.ids):
+                    self._by_id[point_id].append(candidate)
+                if not selector.ids:
+                    self._by_quantity[selector.quantity].append(candidate)
         self._seen_points: list[Point] = []
         self._seen_devices: list[Device] = []
         self._points_of: dict[str, set[int]] = defaultdict(set)
@@ -81,22 +120,23 @@ class Matching:
         """(rule, group key, input) of everything the point is in."""
         return self._places.get(point, ())
 
-    def update(self) -> set[tuple[int, str]]:
-        """Look at what changed in the table; returns the (rule, group key) that did with it."""
+    def update(self) -> Dirty:
+        """Look at what changed in the table; returns the (rule, group key) that did with it, in
+        order of their points."""
         if self.is_current:
-            return set()
+            return {}
         self._version = self._points.version
         devices = self._changed_devices()
         changed = set(self._changed_points())
         for device in devices:
             changed |= self._points_of.get(device.id, set())
-        dirty: set[tuple[int, str]] = set()
+        dirty: Dirty = {}
         for index in sorted(changed):
             self._match(index, dirty)
         kinds = {device.kind for device in devices}
         for number, rule in enumerate(self._rules):
-            if not kinds.isdisjoint(rule.kind.per_device):
-                dirty |= {(number, key) for key in self.of_rule[number].groups}
+            if rule.kind.per_device and not kinds.isdisjoint(rule.kind.per_device):
+                dirty |= {(number, key): None for key in self.of_rule[number].groups}
         return dirty
 
     def _changed_points(self) -> list[int]:
@@ -125,25 +165,24 @@ class Matching:
             changed.append(device)
         return changed
 
-    def _match(self, index: int, dirty: set[tuple[int, str]]) -> None:
+    def _match(self, index: int, dirty: Dirty) -> None:
         for number, key, name in self._places.pop(index, ()):
             self.of_rule[number].groups[key][name].pop(index, None)
-            dirty.add((number, key))
+            dirty[(number, key)] = None
         point = self._points[index]
         device = self._points.device(point.device) if point.device else None
-        kind = device.kind if device else ""
-        attributes = device.attributes if device else None
-        candidates = list(self._by_quantity.get("", ()))
+        candidates = [*self._by_quantity.get("", ()), *self._by_id.get(point.id, ())]
         if point.quantity:
             candidates += self._by_quantity.get(point.quantity, ())
         places = []
-        for number, name, selector in candidates:
-            if selector.matches(point, kind, attributes):
-                key = group_key(self._rules[number].group_by, point)
+        for candidate in candidates:
+            if candidate.matches(point, device):
+                number, name = candidate.number, candidate.name
+                key = group_key(candidate.group_by, point)
                 group = self.of_rule[number].groups.setdefault(key, {})
                 group.setdefault(name, {})[index] = None
                 places.append((number, key, name))
-                dirty.add((number, key))
+                dirty[(number, key)] = None
         if places:
             self._places[index] = places
 

@@ -1,10 +1,11 @@
 """One evaluator with its state: set and reset become changes of level at exact times.
 
-    Signals ─clamp, one step per time─▶ hysteresis ─edges─▶ runs ─delays─▶ transitions ─▶ level
+    Signals ─one step per time─▶ edges ─▶ runs ─delays─▶ turns of a level ─▶ most severe level
 
 Per (instance, level) the state is one open **run**: the raw condition, since when, the value and
 quality that began it, and the output after delays. That is all a restart needs to go on with a
-half-elapsed delay.
+half-elapsed delay. Only levels with an edge or with a delay that ends now are looked at: a **key**
+is such a level, `instance * levels + level`, its place in the state's arrays read as one row.
 
 Order at one time: what a delay or a clock found comes before what a sample of that time says, as a
 tick between the two would have had it. A delay that ends exactly when the condition does has
@@ -17,17 +18,21 @@ time of the last word on.
 A condition that began under calibration and goes on with real values says so again: a change row
 with the same level and the new quality, so that the book stops calling it planned.
 
-Not here: which rows matter (kinds/), lateness and order (ruleset.py).
+Not here: which rows matter (kinds/), edges (steps.py), how levels become one (turns.py), lateness
+and order (ruleset.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
+from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of
+from alarm_rules.turns import Changes, Turns, bits_of, changes_of, joined, most_severe
 from gateway.contract.rule_kind import (
     FOREVER,
     NEVER,
@@ -40,47 +45,29 @@ from gateway.contract.rule_kind import (
     RuleKind,
     Signals,
 )
-from gateway.model.quality import Quality
 
-PLANNED = int(Quality.UNCERTAIN_CALIBRATING)
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Changes of level of this program's instances, ordered by (instance, time)."""
-
-    instance: NDArray[np.int64]
-    level: NDArray[np.uint8]
-    time_ns: NDArray[np.int64]
-    began_ns: NDArray[np.int64]
-    value: NDArray[np.float64]
-    limit: NDArray[np.float64]
-    quality: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Signals of equal (instance, time) as one; row numbers point into `signals`, -1 for none."""
-
-    signals: Signals
-    instance: NDArray[np.int64]
-    time_ns: NDArray[np.int64]
-    raw_ns: NDArray[np.int64]  # before it was held to the instance's last word
-    timed: NDArray[np.bool_]
-    set_row: NDArray[np.int64]  # (steps, levels)
-    reset_row: NDArray[np.int64]
+__all__ = ["Changes", "Program"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Runs of the raw condition, ordered by (touched instance, level, begin)."""
+    """Runs of raw conditions, grouped by key, in order of time within it."""
 
-    key: NDArray[np.int64]  # position among the touched instances * levels + level
+    key: NDArray[np.int64]
+    instance: NDArray[np.int64]
     value: NDArray[np.bool_]
     begin_ns: NDArray[np.int64]
-    cause: NDArray[np.float64]
-    quality: NDArray[np.uint8]
-    timed: NDArray[np.bool_]
+    delay_ns: NDArray[np.int64]
+    out: seg.Debounced
+    again: NDArray[np.bool_] | None  # says again, by real values, what calibration said
+    planned: NDArray[np.bool_] | None  # whether the output then stands on calibration values
+    output: NDArray[np.bool_]  # after the run
+
+    @property
+    def turned(self) -> NDArray[np.int64]:
+        """Rows that have something to tell."""
+        changed = self.out.changed
+        return np.flatnonzero(changed if self.again is None else changed | self.again)
 
 
 class Program:
@@ -108,7 +95,7 @@ class Program:
                 "cause": (np.float64, np.nan, wide),
                 "quality": (np.uint8, 0, wide),
                 "set_at": (np.bool_, False, wide),  # set at step_ns
-                "step_ns": (np.int64, NEVER),  # time of the last sample that said something
+                "step_ns": (np.int64, NEVER),  # time of the last sample that set something
                 "floor_ns": (np.int64, NEVER),  # time of the last word
             },
         )
@@ -128,6 +115,8 @@ class Program:
         )
         self.due_ns = FOREVER
         self._signals: list[Signals] = []
+        self._is_planned = False  # calibration plays a part in some open run or output
+        self._only_slot: NDArray[np.int64] | None = None  # by point, if none has two here
 
     # ------------------------------------------------------------------ samples in
 
@@ -138,7 +127,7 @@ class Program:
         chosen = np.flatnonzero(self.evaluator.select(rows))
         if len(chosen) == 0:
             return None
-        feed = self._feed(rows if len(chosen) == len(rows) else rows.take(chosen))
+        feed = self._feed(rows, chosen)
         if len(feed) == 0:
             return None
         verdict = self.evaluator.judge(feed, times, now_ns)
@@ -146,21 +135,35 @@ class Program:
             self._signals.append(verdict.signals)
         return verdict.derived
 
-    def _feed(self, rows: Rows) -> Feed:
-        layout = self.layout
-        owner, slot = seg.gather_lists(layout.point_start, layout.point_slots, rows.point)
+    def _feed(self, rows: Rows, chosen: NDArray[np.int64]) -> Feed:
+        """The chosen rows once for each of their slots, in order of (group, time)."""
+        layout, point = self.layout, rows.point
+        row: NDArray[np.int64] | slice = chosen
+        if len(chosen) == len(rows):
+            row = slice(None)
+        else:
+            point = point[chosen]
+        if self._only_slot is not None:
+            slot = self._only_slot[point]
+            if slot.min() < 0:
+                inside = np.flatnonzero(slot >= 0)
+                row, slot = chosen[inside], slot[inside]
+        else:
+            owner, slot = seg.gather_lists(layout.point_start, layout.point_slots, point)
+            row = chosen[owner]
         group = layout.slot_group[slot]
-        time_ns = rows.time_ns[owner]
-        order = seg.group_sort(group, time_ns, len(layout.group_start))
-        owner = owner[order]
+        if not seg.is_ascending(group, strictly=True):
+            order = seg.group_sort(group, rows.time_ns[row], len(layout.group_start))
+            group, slot = group[order], slot[order]
+            row = order if isinstance(row, slice) else row[order]
         return Feed(
-            group=group[order],
-            slot=slot[order],
-            value=rows.value[owner],
-            quality=rows.quality[owner],
-            time_ns=time_ns[order],
-            received_ns=rows.received_ns[owner],
-            usable=rows.usable[owner],
+            group=group,
+            slot=slot,
+            value=rows.value[row],
+            quality=rows.quality[row],
+            time_ns=rows.time_ns[row],
+            received_ns=rows.received_ns[row],
+            usable=rows.usable[row],
         )
 
     # ------------------------------------------------------------------ changes out
@@ -175,333 +178,290 @@ class Program:
         swept = self.due_ns <= now_ns
         if not signals and not swept:
             return None
-        steps = self._steps(_merged(signals, self.width))
-        touched = np.unique(steps.instance)
-        if swept:
-            touched = np.union1d(touched, self._pending_up_to(now_ns))
-        changes = self._apply(steps, touched, now_ns) if len(touched) else None
+        steps = steps_of(
+            merged(signals, self.width), self.state, latest_wins=self.evaluator.latest_wins
+        )
+        self._is_planned |= bool((steps.signals.quality == PLANNED).any())
+        edges = edges_of(steps, self.state, planned=self._is_planned)
+        due = self._due(steps, now_ns, swept=swept)
+        changes = self._apply(steps, edges, due, now_ns)
         if swept:
             self.forget_due()
         return changes
 
+    def _due(self, steps: Steps, now_ns: int, *, swept: bool) -> NDArray[np.int64]:
+        """Keys whose delay ends by now, or by a sample of their instance that is ahead of now."""
+        found: list[NDArray[np.int64]] = []
+        if swept:
+            key = np.flatnonzero(self._waiting(slice(None)))
+            found.append(key[self._deadline(key) <= now_ns])
+        newest_ns = steps.time_ns[steps.newest]
+        if len(newest_ns) and newest_ns.max() > now_ns:
+            ahead = np.flatnonzero(newest_ns > now_ns)
+            instance = steps.instance[steps.newest][ahead]
+            owner, level = np.nonzero(self._waiting(instance))
+            key = instance[owner] * self.width + level
+            found.append(key[self._deadline(key) <= newest_ns[ahead][owner]])
+        if not found:
+            return np.empty(0, np.int64)
+        return found[0] if len(found) == 1 else np.union1d(found[0], found[1])
+
     def forget_due(self) -> None:
         """Find the next deadline anew over all instances."""
-        rows, columns = np.nonzero(self._waiting(slice(None)))
-        self.due_ns = self._next_due(rows, columns)
+        state = self.state
+        self._is_planned = bool(
+            state["planned"].any() or (state["condition"] & (state["quality"] == PLANNED)).any()
+        )
+        key = np.flatnonzero(self._waiting(slice(None)))
+        self.due_ns = int(self._deadline(key).min(initial=FOREVER))
 
     def _waiting(self, instances: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
         """Levels whose open run has not taken effect yet: as a change, or as real after planned."""
         state = self.state
-        condition, output = state["condition"][instances], state["output"][instances]
-        said_planned = state["planned"][instances] & (state["quality"][instances] != PLANNED)
-        waiting: NDArray[np.bool_] = (condition != output) | (condition & said_planned)
+        condition = state["condition"][instances]
+        waiting: NDArray[np.bool_] = condition != state["output"][instances]
+        if self._is_planned:
+            said_planned = state["planned"][instances] & (state["quality"][instances] != PLANNED)
+            waiting |= condition & said_planned
         return waiting
 
-    def _next_due(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> int:
-        if len(rows) == 0:
-            return FOREVER
-        state = self.state
-        delay = np.where(
-            state["condition"][rows, columns],
-            state["on_ns"][rows, columns],
-            state["off_ns"][rows, columns],
+    def _column(self, name: str) -> NDArray[Any]:
+        """A column of the state by key: a view, to write into."""
+        return self.state[name].reshape(-1)
+
+    def _of(self, name: str, key: NDArray[np.int64]) -> NDArray[Any]:
+        found: NDArray[Any] = self._column(name)[key]
+        return found
+
+    def _deadline(self, key: NDArray[np.int64]) -> NDArray[np.int64]:
+        deadline: NDArray[np.int64] = self._of("since_ns", key) + self._delay(
+            key, self._of("condition", key)
         )
-        return int((state["since_ns"][rows, columns] + delay).min())
+        return deadline
 
-    def _pending_up_to(self, now_ns: int) -> NDArray[np.int64]:
-        state = self.state
-        delay = np.where(state["condition"], state["on_ns"], state["off_ns"])
-        due = self._waiting(slice(None)) & (state["since_ns"] + delay <= now_ns)
-        return np.flatnonzero(due.any(axis=1))
+    def _delay(self, key: NDArray[np.int64], value: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.where(value, self._of("on_ns", key), self._of("off_ns", key))
 
-    def _steps(self, signals: Signals) -> _Steps:
-        state = self.state
-        time_ns = np.maximum(signals.time_ns, state["floor_ns"][signals.instance])
-        timed = np.zeros(len(signals), np.bool_) if signals.timed is None else signals.timed
-        first = seg.heads(signals.instance, time_ns, timed)
-        row = np.arange(len(signals))[:, None]
-        if not first.all():
-            # Several at one time: the order among them must not decide whose value is shown.
-            order = np.lexsort((signals.value, ~signals.quality, ~timed, time_ns, signals.instance))
-            signals = _taken(signals, order)
-            time_ns, timed = time_ns[order], timed[order]
-        set_row = np.where(signals.set, row, -1)
-        reset_row = np.where(signals.reset & ~signals.set, row, -1)
+    # ------------------------------------------------------------------ runs
+
+    def _apply(
+        self, steps: Steps, edges: Edges, due: NDArray[np.int64], now_ns: int
+    ) -> Changes | None:
+        """Runs last or not, end and begin; what follows is kept and told."""
+        first = seg.heads(edges.key)
         head = np.flatnonzero(first)
-        if len(head) < len(first):
-            set_row = np.maximum.reduceat(set_row, head, axis=0)
-            reset_row = np.maximum.reduceat(reset_row, head, axis=0)
-        last = np.append(head[1:], len(first))[: len(head)] - 1
-        instance = signals.instance[head]
-        raw_ns = signals.time_ns[last]
+        opened, known_to_ns = self._open_runs(steps, edges, due, head, now_ns)
+        begun = self._begun_runs(steps, edges, first, opened, known_to_ns[: len(head)])
+        turns = self._turns(steps, edges, opened, begun)
+        changes = changes_of(turns, self.state) if len(turns) else None
+        self._keep(steps, edges, opened, begun, np.append(head[1:], len(first))[: len(head)] - 1)
         if not self.evaluator.latest_wins:
-            again = ~timed[head] & (raw_ns == state["step_ns"][instance])
-            reset_row[again[:, None] & state["set_at"][instance]] = -1
-        return _Steps(signals, instance, time_ns[head], raw_ns, timed[head], set_row, reset_row)
-
-    def _apply(self, steps: _Steps, touched: NDArray[np.int64], now_ns: int) -> Changes | None:
-        state, wide = self.state, self.width
-        owner = np.searchsorted(touched, steps.instance)
-        runs = self._runs(steps, touched, owner)
-        horizon = np.maximum(state["floor_ns"][touched], now_ns)
-        if len(owner):
-            np.maximum.at(horizon, owner, steps.time_ns)
-        first = seg.heads(runs.key)
-        start = seg.starts_of(first)
-        last = np.flatnonzero(np.append(first[1:], True))
-        who, level = runs.key // wide, runs.key % wide
-        instance = touched[who]
-        end_ns = np.append(runs.begin_ns[1:], 0)
-        end_ns[last] = horizon[who[last]]
-        delay = np.where(
-            runs.value, state["on_ns"][instance, level], state["off_ns"][instance, level]
-        )
-        out = seg.debounce(
-            runs.value, runs.begin_ns, end_ns, delay, start, state["output"][instance, level]
-        )
-        again = self._said_again(runs, out, start, instance, level)
-        rows = np.flatnonzero(out.changed | again)
-        changes = None
-        if len(rows):
-            changes = self._levels(runs, out, rows, instance, level, delay)
-        self._keep(steps, touched, owner, runs, out, last, start)
+            self._keep_steps(steps)
+        said = turns.changed
+        np.maximum.at(self.state["floor_ns"], turns.instance[said], turns.time_ns[said])
+        instance = steps.instance[steps.newest]
+        if len(head) < len(opened.key):
+            instance = np.union1d(instance, opened.instance[len(head) :])
+        if len(instance):
+            self._tell(instance)
         return changes
 
-    def _runs(self, steps: _Steps, touched: NDArray[np.int64], owner: NDArray[np.int64]) -> _Runs:
-        """The open run of every touched instance and level, and one for each edge behind it."""
-        state, wide = self.state, self.width
-        row, level, value = self._edges(steps)
-        cause_row = np.where(value, steps.set_row[row, level], steps.reset_row[row, level])
-        size = len(touched) * wide
-        key = np.concatenate([np.arange(size), owner[row] * wide + level])
-        order = seg.sort_stable(key, size)
-        signals = steps.signals
-
-        def joined(name: str, new: NDArray[np.generic]) -> NDArray[np.generic]:
-            return np.concatenate([state[name][touched].ravel(), new])[order]
-
+    def _open_runs(
+        self,
+        steps: Steps,
+        edges: Edges,
+        due: NDArray[np.int64],
+        head: NDArray[np.int64],
+        now_ns: int,
+    ) -> tuple[_Runs, NDArray[np.int64]]:
+        """The run each key came with, up to its first edge, and up to when the key is known now.
+        Keys with edges come first, in the order of the edges."""
+        state, key = self.state, edges.key[head]
+        if len(due):
+            seen = np.zeros(state["condition"].size, np.bool_)
+            seen[key] = True
+            key = np.concatenate([key, due[~seen[due]]])
+        instance = key // self.width if self.width > 1 else key
+        floor_ns = state["floor_ns"]
+        last_word_ns = floor_ns[instance]
+        floor_ns[steps.instance[steps.newest]] = steps.time_ns[steps.newest]
+        known_to_ns = np.maximum(floor_ns[instance], now_ns)
+        end_ns = known_to_ns.copy()
+        end_ns[: len(head)] = steps.time_ns[edges.step[head]]
+        value, output = self._of("condition", key), self._of("output", key)
+        begin_ns = self._of("since_ns", key)
+        delay_ns = self._delay(key, value)
+        out = seg.debounce(value, begin_ns, end_ns, delay_ns, None, output)
+        np.maximum(out.effect_ns, last_word_ns, out=out.effect_ns)
+        again = planned = None
+        if self._is_planned:
+            stands = (self._of("quality", key) == PLANNED, self._of("planned", key))
+            again, planned = _planned(value, out, *stands, None)
+        after = np.where(out.lasted, value, output)
         return _Runs(
-            key=key[order],
-            value=joined("condition", value),  # type: ignore[arg-type]
-            begin_ns=joined("since_ns", steps.time_ns[row]),  # type: ignore[arg-type]
-            cause=joined("cause", signals.value[cause_row]),  # type: ignore[arg-type]
-            quality=joined("quality", signals.quality[cause_row]),  # type: ignore[arg-type]
-            timed=np.concatenate([np.zeros(size, np.bool_), steps.timed[row]])[order],
+            key, instance, value, begin_ns, delay_ns, out, again, planned, after
+        ), known_to_ns
+
+    def _begun_runs(
+        self,
+        steps: Steps,
+        edges: Edges,
+        first: NDArray[np.bool_],
+        opened: _Runs,
+        known_to_ns: NDArray[np.int64],
+    ) -> _Runs:
+        """The runs that edges begin, each up to the next edge of its key."""
+        begin_ns = steps.time_ns[edges.step]
+        delay_ns = self._delay(edges.key, edges.value)
+        start, carried, end_ns = None, opened.output[: len(known_to_ns)], known_to_ns
+        owner: NDArray[np.int64] | slice = slice(len(known_to_ns))
+        if len(known_to_ns) < len(first):
+            start, owner = seg.starts_of(first), np.cumsum(first) - 1
+            carried = carried[owner]
+            end_ns = np.append(begin_ns[1:], 0)
+            end_ns[np.append(first[1:], True)] = known_to_ns
+        out = seg.debounce(edges.value, begin_ns, end_ns, delay_ns, start, carried)
+        again = planned = None
+        if opened.planned is not None:
+            row = steps.causes(edges.step, edges.level, edges.value)
+            is_planned = steps.signals.quality[row] == PLANNED
+            again, planned = _planned(edges.value, out, is_planned, opened.planned[owner], start)
+        after = np.where(out.lasted, edges.value, out.before)
+        instance = steps.instance[edges.step]
+        return _Runs(
+            edges.key, instance, edges.value, begin_ns, delay_ns, out, again, planned, after
         )
 
-    def _edges(
-        self, steps: _Steps
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """(step, level, new condition) wherever a new run begins."""
-        if len(steps.instance) == 0:
-            none = np.empty(0, np.int64)
-            return none, none, np.empty(0, np.bool_)
-        start = seg.starts_of(seg.heads(steps.instance))
-        set_, reset = steps.set_row >= 0, steps.reset_row >= 0
-        carried = self.state["condition"][steps.instance]
-        found = seg.hysteresis(set_, reset, start, carried)
-        edge = found.edge
-        was_planned = self.state["quality"][steps.instance] == PLANNED
-        planned = set_ & (steps.signals.quality[steps.set_row] == PLANNED)
-        if was_planned.any() or planned.any():
-            edge = edge | _turned_real(set_ & ~planned, found, planned, was_planned, start)
-        row, level = np.nonzero(edge)
-        return row, level, found.state[row, level]
-
-    def _said_again(
-        self,
-        runs: _Runs,
-        out: seg.Debounced,
-        start: NDArray[np.int64],
-        instance: NDArray[np.int64],
-        level: NDArray[np.int64],
-    ) -> NDArray[np.bool_]:
-        """Runs of real values behind an output that stands on calibration values."""
-        was = self.state["planned"][instance, level]
-        if not was.any() and not (runs.quality == PLANNED).any():
-            return np.zeros(len(runs.key), np.bool_)
-        newest = seg.last_true(out.lasted, start)
-        previous = np.where(start == np.arange(len(start)), -1, np.roll(newest, 1))
-        stood = np.where(previous >= 0, runs.quality[np.maximum(previous, 0)] == PLANNED, was)
-        real: NDArray[np.bool_] = runs.value & (runs.quality != PLANNED)
-        again: NDArray[np.bool_] = out.lasted & real & out.before & stood
-        return again
-
-    def _levels(  # noqa: PLR0917  the columns of one table
-        self,
-        runs: _Runs,
-        out: seg.Debounced,
-        rows: NDArray[np.int64],
-        instance: NDArray[np.int64],
-        level: NDArray[np.int64],
-        delay: NDArray[np.int64],
-    ) -> Changes:
-        """Transitions of single levels as changes of the most severe one."""
-        state = self.state
-        time_ns = np.maximum(out.effect_ns[rows], state["floor_ns"][instance[rows]])
-        sampled = ~((delay[rows] > 0) | runs.timed[rows])
-        order = np.lexsort((sampled, time_ns, instance[rows]))
-        rows, time_ns, sampled = rows[order], time_ns[order], sampled[order]
-        inst, lev = instance[rows], level[rows]
-        bit = np.where(out.changed[rows], np.int64(1) << lev, np.int64(0))
-        first_of_instance = seg.heads(inst)
-        before = _as_bits(state["output"][inst])
-        running = np.bitwise_xor.accumulate(bit)
-        base = np.where(first_of_instance, running ^ bit, 0)[seg.starts_of(first_of_instance)]
-        mask = before ^ running ^ base
-        last = np.append(seg.heads(inst, time_ns, sampled)[1:], True)
-        group = np.cumsum(np.append(0, last[:-1]))
-        ends = np.flatnonzero(last)
-        now = _most_severe(mask[ends])
-        earlier = np.append(0, now[:-1])
-        head = seg.heads(inst[ends])
-        earlier[head] = _most_severe(before[ends[head]])
-        decides = (np.maximum(now, earlier) - 1)[group]
-        begins = np.append(0, ends[:-1] + 1)
-        chosen = np.maximum.reduceat(np.where(lev == decides, np.arange(len(rows)), -1), begins)
-        keep = (now != earlier) | ((chosen >= 0) & (bit[chosen] == 0) & (now > 0))
-        now, earlier, chosen, ends = now[keep], earlier[keep], chosen[keep], ends[keep]
-        assert (chosen >= 0).all(), "a level changed without a transition"
-        run, inst = rows[chosen], inst[ends]
-        limit = np.where(now > 0, state["limit"][inst, now - 1], state["reset"][inst, earlier - 1])
-        return Changes(
-            instance=inst,
-            level=now.astype(np.uint8),
-            time_ns=time_ns[ends],
-            began_ns=runs.begin_ns[run],
-            value=runs.cause[run],
-            limit=limit,
-            quality=runs.quality[run],
+    def _turns(self, steps: Steps, edges: Edges, opened: _Runs, begun: _Runs) -> Turns:
+        """What the runs changed: of those that came, and of those that began."""
+        old, new, wide = opened.turned, begun.turned, self.width
+        step, level, value = edges.step[new], edges.level[new], edges.value[new]
+        row = steps.causes(step, level, value)
+        timed = np.zeros(len(new), np.bool_) if steps.timed is None else steps.timed[step]
+        old_key = opened.key[old]
+        quality = steps.signals.quality[row]
+        cause = steps.signals.value[row]
+        sampled = (begun.delay_ns[new] <= 0) & ~timed
+        turns = Turns(
+            instance=begun.instance[new],
+            level=level,
+            time_ns=begun.out.effect_ns[new],
+            sampled=sampled,
+            changed=begun.out.changed[new],
+            began_ns=begun.begin_ns[new],
+            cause=cause,
+            quality=quality,
+        )
+        if len(old) == 0:
+            return turns
+        return joined(
+            Turns(
+                instance=opened.instance[old],
+                level=old_key % wide,
+                time_ns=opened.out.effect_ns[old],
+                sampled=opened.delay_ns[old] <= 0,
+                changed=opened.out.changed[old],
+                began_ns=opened.begin_ns[old],
+                cause=self._of("cause", old_key),
+                quality=self._of("quality", old_key),
+            ),
+            turns,
         )
 
-    def _keep(  # noqa: PLR0917  everything one round leaves behind
-        self,
-        steps: _Steps,
-        touched: NDArray[np.int64],
-        owner: NDArray[np.int64],
-        runs: _Runs,
-        out: seg.Debounced,
-        last: NDArray[np.int64],
-        start: NDArray[np.int64],
+    def _keep(
+        self, steps: Steps, edges: Edges, opened: _Runs, begun: _Runs, last: NDArray[np.int64]
     ) -> None:
-        """Carry the open runs, the outputs and the times."""
-        state, shape = self.state, (len(touched), self.width)
-        state["condition"][touched] = runs.value[last].reshape(shape)
-        state["since_ns"][touched] = runs.begin_ns[last].reshape(shape)
-        state["cause"][touched] = runs.cause[last].reshape(shape)
-        state["quality"][touched] = runs.quality[last].reshape(shape)
-        newest = seg.last_true(out.lasted, start)[last].reshape(shape)
-        fresh, safe = newest >= 0, np.maximum(newest, 0)
-        state["output"][touched] = np.where(fresh, runs.value[safe], state["output"][touched])
-        state["planned"][touched] = np.where(
-            fresh, runs.value[safe] & (runs.quality[safe] == PLANNED), state["planned"][touched]
-        )
-        floor = state["floor_ns"][touched]
-        if len(owner):
-            np.maximum.at(floor, owner, steps.time_ns)
-        at = np.flatnonzero(out.changed)
-        np.maximum.at(floor, runs.key[at] // self.width, out.effect_ns[at])
-        state["floor_ns"][touched] = floor
-        self._keep_step(steps)
-        pending = np.nonzero(self._waiting(touched))
-        self.due_ns = min(self.due_ns, self._next_due(touched[pending[0]], pending[1]))
-        self.evaluator.settled(touched, self._busy(touched))
-
-    def _keep_step(self, steps: _Steps) -> None:
-        """Remember the newest sampled step, to know a repeat of its time by."""
-        sampled = np.flatnonzero(~steps.timed)
-        if len(sampled) == 0:
+        """Carry the open runs and the outputs; note the next deadline."""
+        rest = slice(len(last), None)  # keys without an edge
+        self._column("output")[opened.key[rest]] = opened.output[rest]
+        if opened.planned is not None:
+            self._column("planned")[opened.key[rest]] = opened.planned[rest]
+        if len(last) == 0:
             return
-        instance = steps.instance[sampled]
-        newest = sampled[np.append(instance[1:] != instance[:-1], True)]
-        instance, state = steps.instance[newest], self.state
-        same = (steps.raw_ns[newest] == state["step_ns"][instance])[:, None]
-        set_ = steps.set_row[newest] >= 0
-        state["set_at"][instance] = set_ | (same & state["set_at"][instance])
-        state["step_ns"][instance] = np.maximum(steps.raw_ns[newest], state["step_ns"][instance])
+        at: NDArray[np.int64] | slice = last if len(last) < len(begun.key) else slice(None)
+        key, value, begin_ns = begun.key[at], begun.value[at], begun.begin_ns[at]
+        output = begun.output[at]
+        row = steps.causes(edges.step[at], edges.level[at], value)
+        self._column("condition")[key] = value
+        self._column("since_ns")[key] = begin_ns
+        self._column("cause")[key] = steps.signals.value[row]
+        self._column("quality")[key] = steps.signals.quality[row]
+        self._column("output")[key] = output
+        waiting = value != output
+        if begun.planned is not None:
+            planned = begun.planned[at]
+            self._column("planned")[key] = planned
+            waiting |= value & planned & (steps.signals.quality[row] != PLANNED)
+        deadline_ns = (begin_ns + begun.delay_ns[at])[waiting]
+        self.due_ns = min(self.due_ns, int(deadline_ns.min(initial=FOREVER)))
+
+    def _keep_steps(self, steps: Steps) -> None:
+        """Remember the newest sampled step, to know a repeat of its time by."""
+        newest: NDArray[np.int64] | slice = steps.newest
+        if steps.timed is not None and steps.timed.any():
+            sampled = np.flatnonzero(~steps.timed)
+            instance = steps.instance[sampled]
+            newest = sampled[np.append(instance[1:] != instance[:-1], True)[: len(sampled)]]
+        instance, raw_ns, set_ = steps.instance[newest], steps.raw_ns[newest], steps.set[newest]
+        state = self.state
+        same = raw_ns == state["step_ns"][instance]
+        if same.any():
+            set_ = set_ | (same[:, None] & state["set_at"][instance])
+        seg.write_rows(state["set_at"], instance, set_)
+        seg.write_rows(state["step_ns"], instance, np.maximum(raw_ns, state["step_ns"][instance]))
 
     # ------------------------------------------------------------------ for the rule set
 
     def settle_all(self) -> None:
         """Tell the evaluator about every instance: after a refresh or a load."""
-        every = np.arange(len(self.state))
-        self.evaluator.settled(every, self._busy(every))
+        self._only_slot = seg.only_members(self.layout.point_start, self.layout.point_slots)
         self.forget_due()
+        self._tell(np.arange(len(self.state)))
+
+    def _tell(self, instances: NDArray[np.int64]) -> None:
+        """Tell the evaluator how these instances stand."""
+        stands = getattr(self.evaluator, "stands", None)
+        if stands is None:
+            self.evaluator.settled(instances, self._busy(instances))
+            return
+        condition, planned = seg.rows_of(self.state["condition"], instances), None
+        if self._is_planned:
+            quality = seg.rows_of(self.state["quality"], instances)
+            planned = seg.rows_of(self.state["planned"], instances)
+            planned = (planned | (condition & (quality == PLANNED))).any(axis=1)
+        stands(instances, condition, planned)
 
     def _busy(self, instances: NDArray[np.int64]) -> NDArray[np.bool_]:
-        state = self.state
-        busy: NDArray[np.bool_] = np.any(
-            state["condition"][instances] | state["output"][instances], axis=1
+        """In condition, or on the way in or out."""
+        flags = seg.rows_of(self.state["condition"], instances) | seg.rows_of(
+            self.state["output"], instances
         )
+        busy: NDArray[np.bool_] = flags[:, 0].copy()
+        for column in range(1, self.width):
+            busy |= flags[:, column]
         return busy
 
     def levels(self) -> NDArray[np.uint8]:
-        return _most_severe(_as_bits(self.state["output"])).astype(np.uint8)
+        return most_severe(bits_of(self.state["output"])).astype(np.uint8)
 
 
-def _turned_real(
-    real: NDArray[np.bool_],
-    found: seg.Hysteresis,
-    planned: NDArray[np.bool_],
-    was_planned: NDArray[np.bool_],
-    start: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """The first real value in a run that calibration began: there a new run begins."""
-    run = seg.last_true(found.edge, start)
-    newest = seg.last_true(real, start)
-    earlier = np.roll(newest, 1, axis=0)
-    earlier[start == np.arange(len(start))] = -1
-    begun_planned = np.where(
-        run >= 0, np.take_along_axis(planned, np.maximum(run, 0), axis=0), was_planned
-    )
-    fresh = earlier < np.maximum(run, 0)
-    return found.state & real & ~found.edge & fresh & begun_planned
+def _planned(
+    value: NDArray[np.bool_],
+    out: seg.Debounced,
+    is_planned: NDArray[np.bool_],
+    carried: NDArray[np.bool_],
+    start: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(which runs say again, whether the output then stands on calibration values).
 
-
-def _as_bits(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return flags @ (np.int64(1) << np.arange(flags.shape[1], dtype=np.int64))
-
-
-def _most_severe(mask: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The highest set bit's position + 1; 0 for none."""
-    return np.frexp(mask.astype(np.float64))[1].astype(np.int64)
-
-
-def _taken(signals: Signals, order: NDArray[np.int64]) -> Signals:
-    return Signals(
-        instance=signals.instance[order],
-        time_ns=signals.time_ns[order],
-        set=signals.set[order],
-        reset=signals.reset[order],
-        value=signals.value[order],
-        quality=signals.quality[order],
-        timed=None if signals.timed is None else signals.timed[order],
-    )
-
-
-def _merged(parts: list[Signals], width: int) -> Signals:
-    """What samples and clocks said, in order of (instance, time), clocks first."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Signals(
-            np.empty(0, np.int64),
-            np.empty(0, np.int64),
-            np.empty((0, width), np.bool_),
-            np.empty((0, width), np.bool_),
-            np.empty(0),
-            np.empty(0, np.uint8),
-        )
-    timed = np.concatenate(
-        [np.zeros(len(part), np.bool_) if part.timed is None else part.timed for part in parts]
-    )
-    whole = Signals(
-        instance=np.concatenate([part.instance for part in parts]),
-        time_ns=np.concatenate([part.time_ns for part in parts]),
-        set=np.concatenate([part.set for part in parts]),
-        reset=np.concatenate([part.reset for part in parts]),
-        value=np.concatenate([part.value for part in parts]),
-        quality=np.concatenate([part.quality for part in parts]),
-        timed=timed,
-    )
-    return _taken(whole, np.lexsort((~timed, whole.time_ns, whole.instance)))
+    `is_planned`: the run's own quality; `carried`: of the output before the key's first run. What
+    stood on real values and is held by calibration still stands on real values.
+    """
+    real = out.lasted & value & ~is_planned
+    stands = value & is_planned
+    decides = out.changed | real
+    if start is None:
+        return real & out.before & carried, np.where(decides, stands, carried)
+    after = seg.forward_fill(stands, decides, start, carried)
+    before = seg.before(after, start, carried)
+    return real & out.before & before, after

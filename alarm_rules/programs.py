@@ -14,18 +14,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules.levels import Listening
-from alarm_rules.matching import CompiledRule, Matching
+from alarm_rules.matching import CompiledRule, Dirty, Matching
 from alarm_rules.program import Program
 from alarm_rules.roster import Roster
 from gateway.contract.rule_kind import GroupPlan, InstancePlan, Planning
 from gateway.model.condition import RuleInstance
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Priority, Rule
+
+_BY_RULE = itemgetter(0)
 
 
 @dataclass(slots=True)
@@ -73,16 +76,17 @@ class Programs:
         self.roster = {program: Roster() for program in self.all}
         self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
 
-    def refresh(self, dirty: set[tuple[int, str]]) -> None:
+    def refresh(self, dirty: Dirty) -> None:
         """Plan the groups that changed; bring every program up to the size of the point table."""
         changed = {program: _Changed() for program in self.all}
-        plain = sorted(item for item in dirty if not self._rules[item[0]].kind.hides)
+        plain = [item for item in dirty if not self._rules[item[0]].kind.hides]
+        plain.sort(key=_BY_RULE)
         for number, key in plain:
             members = self._matching.of_rule[number].members(key)
             self._plan(number, key, members, changed[self._program_of[number]])
-        hiding = {item for item in dirty if self._rules[item[0]].kind.hides}
-        hiding |= set(self._hiding(plain))
-        for number, key in sorted(hiding):
+        hiding = dict.fromkeys(item for item in dirty if self._rules[item[0]].kind.hides)
+        hiding |= dict.fromkeys(self._hiding(plain))
+        for number, key in sorted(hiding, key=_BY_RULE):
             members = self._matching.of_rule[number].members(key)
             self._plan(number, key, members, changed[self._program_of[number]])
         for program in self.sampled:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
+from alarm_rules.state import Names
 from gateway.contract.rule_kind import GroupPlan, InstancePlan, Layout
 from gateway.model.rule import Rule, alarm_key
 
@@ -29,6 +30,7 @@ class Roster:
         self.group_keys: list[tuple[int, str]] = []
         self.derived_ids: list[str] = []  # id of the point the group computes, "" for none
         self.instance_keys: list[str] = []
+        self.instance_levels: list[str] = []  # names of the levels, joined
         self.slot_keys: list[str] = []
         self._group_row: dict[tuple[int, str], int] = {}
         self._group_instances: list[list[int]] = []
@@ -39,6 +41,7 @@ class Roster:
         self._slot_row: dict[tuple[int, int, int], int] = {}
         self._slots: list[tuple[int, int, int]] = []
         self._slot_live: list[bool] = []
+        self._names = Names()
 
     def knows(self, number: int, key: str) -> bool:
         return (number, key) in self._group_row
@@ -88,15 +91,29 @@ class Roster:
         if instance is None:
             instance = self._instance_row[key] = len(self.instance_keys)
             self.instance_keys.append(key)
+            self.instance_levels.append("")
             self._instance_group.append(row)
             self._instance_live.append(True)
         elif self._instance_live[instance]:
             return None
+        levels = "|".join([level.name for level in plan.levels])
+        if self.instance_levels[instance] != levels:
+            self.instance_levels[instance] = levels
+            if not is_new:
+                self._names.forget("levels")
         self._instance_live[instance] = True
         self._instance_group[instance] = row
         if instance not in self._group_instances[row]:
             self._group_instances[row].append(instance)
         return instance, is_new
+
+    def names(self) -> tuple[NDArray[np.bytes_], ...]:
+        """In the order of `NAME_COLUMNS`: what the state is saved under."""
+        return (
+            self._names.of("instances", self.instance_keys),
+            self._names.of("levels", self.instance_levels),
+            self._names.of("slots", self.slot_keys),
+        )
 
     def layout_into(self, layout: Layout, point_count: int) -> None:
         """Rewrite the cross-references as arrays."""

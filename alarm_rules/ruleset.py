@@ -111,7 +111,10 @@ class RuleSet:
         self._known_to_ns = NEVER
         self._asked = np.empty(0, np.bool_)  # some rule asks for the point
         self._derived = np.empty(0, np.bool_)  # one of our own points
+        self._is_all_asked = False  # and none of them is our own
         self._held = Batch.empty()
+        self._names = st.Names()
+        self._point_ids: list[str] = []
         self._offered: dict[str, Point] = {}
         self.refresh()
 
@@ -122,6 +125,14 @@ class RuleSet:
         """By the numbers in `Conditions.instance`; grows, never renumbers. One that no longer
         matches anything stays and falls silent."""
         return self._programs.instances
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """By the numbers of `instances`: whether its rule still matches what it is about."""
+        live = np.zeros(len(self.instances), np.bool_)
+        for program in self._programs.all:
+            live[program.state["position"]] = program.layout.instance_live
+        return live
 
     @property
     def problems(self) -> Sequence[str]:
@@ -149,6 +160,7 @@ class RuleSet:
             return
         self._programs.refresh(self._matching.update())
         size = len(self._points)
+        self._point_ids += [self._points[n].id for n in range(len(self._point_ids), size)]
         self._now.grow(size)
         self._now.derived = dict(self._programs.derived)
         self._gaps.grow(self._points)
@@ -161,6 +173,7 @@ class RuleSet:
         for point_id in self._programs.wanted:
             if point_id in self._points:
                 self._derived[self._points.index(point_id)] = True
+        self._is_all_asked = bool(self._asked.all()) and not self._derived.any()
 
     def current_levels(self) -> NDArray[np.uint8]:
         """The level of every instance now, in the order of `instances`."""
@@ -168,6 +181,21 @@ class RuleSet:
         for program in self._programs.all:
             levels[program.state["position"]] = program.levels()
         return levels
+
+    def adopt(self, levels: NDArray[np.uint8]) -> None:
+        """Levels, by the numbers of `instances`, that are known to be in force from elsewhere: an
+        instance that starts afresh (its rule was edited, its state was lost) takes them over. Its
+        next sample then holds or resets the level, and nothing is normal only because it was
+        forgotten."""
+        for program in self._programs.all:
+            state = program.state
+            level = levels[state["position"]].astype(np.int64)
+            fresh = (state["floor_ns"] == NEVER) & ~state["output"].any(axis=1)
+            rows = np.flatnonzero(fresh & (level > 0) & program.layout.instance_live)
+            if len(rows):
+                state["condition"][rows, level[rows] - 1] = True
+                state["output"][rows, level[rows] - 1] = True
+                program.settle_all()
 
     def newest_heard_ns(self) -> int:
         """The newest time any point was heard at; NEVER before the first row."""
@@ -192,14 +220,11 @@ class RuleSet:
         time_ns, clock_count = self._effective(known)
         known_to_ns = now_ns - self.lateness_ns
         known, time_ns, released = self._release(known, time_ns, known_to_ns)
-        late = self._now.late(known, time_ns)
-        late_count = int(np.count_nonzero(late))
+        rows, late = self._now.rows(known, time_ns)
         old = _History([], [], 0)
-        if late_count:
+        if late is not None:
             old = self._judge_late(known.take(late), time_ns[late])
-            known, time_ns = known.take(~late), time_ns[~late]
         joined = self._joined(known_to_ns)
-        rows = self._now.rows(known, time_ns)
         self._gaps.note(rows)
         derived = self._now.judge(rows, now_ns, known_to_ns)
         found = self._now.finish(now_ns, known_to_ns)
@@ -208,8 +233,8 @@ class RuleSet:
         return Evaluation(
             conditions=self._collect(found, old.found),
             derived=Batch.concat([*old.derived, *derived]),
-            judged_count=len(known),
-            late_count=late_count,
+            judged_count=len(rows),
+            late_count=len(known) - len(rows),
             history_count=old.judged,
             ignored_count=ignored,
             derived_seen_count=seen,
@@ -264,6 +289,8 @@ class RuleSet:
             outside = int(len(inside) - inside.sum())
         else:
             outside = 0
+        if self._is_all_asked:
+            return batch, outside, 0
         wanted = self._asked[point]
         seen = 0
         if self._programs.wanted:
@@ -279,8 +306,10 @@ class RuleSet:
     def _effective(self, batch: Batch) -> tuple[NDArray[np.int64], int]:
         source, received = batch.source_time_ns, batch.received_time_ns
         absurd = source > received + self._tolerance_ns
-        absurd |= source < EARLIEST_BELIEVED_NS
-        absurd |= batch.quality == Quality.UNCERTAIN_CLOCK
+        if source.min(initial=FOREVER) < EARLIEST_BELIEVED_NS:
+            absurd |= source < EARLIEST_BELIEVED_NS
+        if batch.quality.any():
+            absurd |= batch.quality == Quality.UNCERTAIN_CLOCK
         count = int(np.count_nonzero(absurd))
         return (np.where(absurd, received, source) if count else source), count
 
@@ -335,7 +364,7 @@ class RuleSet:
         arrays: st.Arrays = {
             "version": np.array([st.STATE_VERSION]),
             "known_to_ns": np.array([self._known_to_ns]),
-            "points/id": st.as_names(self._points[int(p)].id for p in heard),
+            "points/id": self._names.of("points", self._point_ids)[heard],
             "held/id": st.as_names(self._points[int(p)].id for p in held.point_index),
         }
         for prefix, columns in self._point_columns():
@@ -345,10 +374,9 @@ class RuleSet:
             arrays[f"held/{name}"] = getattr(held, name).copy()
         for number, program in enumerate(self._programs.all):
             prefix = f"{number}:{program.kind.name}"
-            roster = self._programs.roster[program]
-            arrays[f"{prefix}/instance/key"] = st.as_names(roster.instance_keys)
-            arrays[f"{prefix}/instance/levels"] = st.as_names(self._level_names(program))
-            arrays[f"{prefix}/slot/key"] = st.as_names(roster.slot_keys)
+            names = self._programs.roster[program].names()
+            for name, text in zip(st.NAME_COLUMNS, names, strict=True):
+                arrays[f"{prefix}/{name}"] = text
             for what, own in self._memories(program):
                 st.save_columns(arrays, f"{prefix}/{what}instance", own.state)
                 st.save_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances)
@@ -368,12 +396,6 @@ class RuleSet:
         late = self._late.twin.get(program) if self._late else None
         return [("", program)] + ([("late-", late)] if late else [])
 
-    def _level_names(self, program: Program) -> list[str]:
-        return [
-            "|".join(level.name for level in self.instances[position].levels)
-            for position in program.state["position"]
-        ]
-
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a saved state. Raises ConfigError for one of another version."""
         version = int(arrays["version"][0])
@@ -384,21 +406,17 @@ class RuleSet:
         self._known_to_ns = int(arrays["known_to_ns"][0])
         if "points/late_heard_ns" in arrays:
             self._late = LateLane(self._now)
-        ids = arrays["points/id"].tolist()
-        rows = np.array([i for i, name in enumerate(ids) if name.decode() in self._points], int)
-        index = np.array([self._points.index(ids[row].decode()) for row in rows], int)
+        rows, index = st.matched([arrays["points/id"]], [self._names.of("points", self._point_ids)])
         for prefix, columns in self._point_columns():
             for name, column in columns.items():
                 column[index] = arrays[f"points/{prefix}{name}"][rows]
         self._held = st.load_held(arrays, self._points)
         for program in self._programs.all:
-            roster, levels = self._programs.roster[program], self._level_names(program)
+            names = self._programs.roster[program].names()
             for prefix in st.prefixes(arrays, program.kind.name):
-                same = st.matched(
-                    st.keyed(arrays, f"{prefix}/instance/key", f"{prefix}/instance/levels"),
-                    [f"{k}{st.JOIN}{n}" for k, n in zip(roster.instance_keys, levels, strict=True)],
-                )
-                slots = st.matched(arrays[f"{prefix}/slot/key"].tolist(), roster.slot_keys)
+                saved = [arrays[f"{prefix}/{name}"] for name in st.NAME_COLUMNS]
+                same = st.matched(saved[:2], names[:2])
+                slots = st.matched(saved[2:], names[2:])
                 for what, own in self._memories(program):
                     st.load_columns(arrays, f"{prefix}/{what}instance", own.state, same)
                     st.load_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances, same)

@@ -40,12 +40,21 @@ def sort_stable(key: NDArray[np.integer[Any]], limit: int) -> Index:
     return np.argsort(key, kind="stable")
 
 
+def is_ascending(key: NDArray[Any], *, strictly: bool = False) -> bool:
+    """Whether each is at least (strictly: more than) the one before it."""
+    if strictly:
+        return bool((key[1:] > key[:-1]).all())
+    return bool((key[1:] >= key[:-1]).all())
+
+
 def group_sort(key: NDArray[np.integer[Any]], time: NDArray[np.int64], limit: int) -> Index:
-    """The order by (key, time), equal ones as they stood. Cheap when time is already ascending."""
-    if len(time) < 2 or bool((time[1:] >= time[:-1]).all()):
-        return sort_stable(key, limit)
-    order = np.argsort(time, kind="stable")
-    return order[sort_stable(key[order], limit)]
+    """The order by (key, time), equal ones as they stood. Cheap when the times of each key already
+    ascend: numbers of 64 bits are slow to sort."""
+    order = sort_stable(key, limit)
+    key, sorted_time = key[order], time[order]
+    if bool(((sorted_time[1:] >= sorted_time[:-1]) | (key[1:] != key[:-1])).all()):
+        return order
+    return order[np.lexsort((sorted_time, key))]
 
 
 def heads(*keys: NDArray[Any]) -> Mask:
@@ -62,6 +71,19 @@ def heads(*keys: NDArray[Any]) -> Mask:
 def starts_of(first: Mask) -> Index:
     """For each row the index of its segment's first row."""
     return np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
+
+
+def rows_of(table: NDArray[T], rows: Index) -> NDArray[T]:
+    """`table[rows]` for strictly ascending rows: the table itself when that is every row of it."""
+    return table if len(rows) == len(table) else table[rows]
+
+
+def write_rows(table: NDArray[T], rows: Index, values: NDArray[T]) -> None:
+    """`table[rows] = values` for strictly ascending rows."""
+    if len(rows) == len(table):
+        table[:] = values
+    else:
+        table[rows] = values
 
 
 def last_true(mask: Mask, start: Index) -> Index:
@@ -86,6 +108,15 @@ def forward_fill(value: NDArray[T], known: Mask, start: Index, carried: NDArray[
     return np.where(newest >= 0, held, carried)
 
 
+def before(after: NDArray[T], start: Index, carried: NDArray[T]) -> NDArray[T]:
+    """Each row's predecessor in its segment; of a segment's first row `carried`."""
+    found = np.empty_like(after)
+    found[1:] = after[:-1]
+    first = start == np.arange(len(start))
+    found[first] = carried[first]
+    return found
+
+
 def expand(counts: Index) -> tuple[Index, Index]:
     """(owner, ordinal) for each of `counts[i]` things owner i has: [2, 1] -> [0 0 1], [0 1 0]."""
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -100,6 +131,16 @@ def gather_lists(
     counts = start[owners + 1] - start[owners]
     owner, ordinal = expand(counts)
     return owner, members[start[owners[owner]] + ordinal]
+
+
+def only_members(start: Index, members: Index) -> Index | None:
+    """Of a compressed list of lists: the one member of each, -1 for none; None if one has two."""
+    counts = np.diff(start)
+    if counts.max(initial=0) > 1:
+        return None
+    only = np.full(len(counts), -1, np.int64)
+    only[counts > 0] = members
+    return only
 
 
 def compress_lists(owner: Index, count: int, member: Index) -> tuple[Index, Index]:
@@ -124,11 +165,7 @@ def hysteresis(set_: Mask, reset: Mask, start: Index, carried: Mask) -> Hysteres
     newest = last_true(set_ | reset, start)
     said = np.take_along_axis(set_, np.maximum(newest, 0), axis=0)
     state = np.where(newest >= 0, said, carried)
-    before = np.empty_like(state)
-    before[1:] = state[:-1]
-    first = start == np.arange(len(start))
-    before[first] = carried[first]
-    return Hysteresis(state, state != before)
+    return Hysteresis(state, state != before(state, start, carried))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +183,17 @@ def debounce(  # noqa: PLR0917  the columns of one table
     begin_ns: NDArray[np.int64],
     end_ns: NDArray[np.int64],
     delay_ns: NDArray[np.int64],
-    start: Index,
+    start: Index | None,
     carried: Mask,
 ) -> Debounced:
     """Delays as hysteresis over runs: a run counts once it lasted its delay, from begin + delay on.
 
     Runs are ordered by (key, begin); `end_ns` is the next run's begin or the time known up to.
-    A run that ends exactly when its delay does has lasted.
+    A run that ends exactly when its delay does has lasted. `start` None: no key has two runs.
     """
-    lasted = end_ns - begin_ns >= delay_ns
-    newest = last_true(lasted, start)
-    output = np.where(newest >= 0, value[np.maximum(newest, 0)], carried)
-    before = np.empty_like(output)
-    before[1:] = output[:-1]
-    first = start == np.arange(len(start))
-    before[first] = carried[first]
-    return Debounced(lasted, before, lasted & (value != before), begin_ns + delay_ns)
+    effect_ns = begin_ns + delay_ns
+    lasted = end_ns >= effect_ns
+    output = carried
+    if start is not None:
+        output = before(forward_fill(value, lasted, start, carried), start, carried)
+    return Debounced(lasted, output, lasted & (value != output), effect_ns)

@@ -23,7 +23,7 @@ from gateway.model.batch import Batch
 from gateway.model.point import PointTable
 
 STATE_VERSION = 2
-JOIN = "\x1e"  # between an alarm key and its level names
+NAME_COLUMNS = ("instance/key", "instance/levels", "slot/key")
 HELD_COLUMNS = ("value", "quality", "source_time_ns", "received_time_ns")
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,6 +33,25 @@ def as_names(names: Iterable[str]) -> NDArray[np.bytes_]:
     """Text as one array of UTF-8 bytes."""
     encoded = [name.encode() for name in names]
     return np.array(encoded, dtype=np.bytes_) if encoded else np.empty(0, dtype="S1")
+
+
+class Names:
+    """Arrays of names, made once; names that were added since are added. Not to be written into."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, NDArray[np.bytes_]] = {}
+
+    def of(self, what: str, names: Sequence[str]) -> NDArray[np.bytes_]:
+        """`names` only grew since they were last asked for, or were forgotten."""
+        made = self._made.get(what)
+        if made is None:
+            made = self._made[what] = as_names(names)
+        elif len(made) < len(names):
+            made = self._made[what] = np.concatenate([made, as_names(names[len(made) :])])
+        return made
+
+    def forget(self, what: str) -> None:
+        self._made.pop(what, None)
 
 
 def save_columns(into: Arrays, prefix: str, columns: Columns) -> None:
@@ -61,24 +80,18 @@ def load_columns(
 
 
 def matched(
-    saved: Sequence[bytes], current: Sequence[str]
+    saved: Sequence[NDArray[Any]], current: Sequence[NDArray[np.bytes_]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(saved row, current row) for every name that stands in both."""
-    where = {name: row for row, name in enumerate(saved)}
-    pairs = [
-        (where[encoded], row)
-        for row, name in enumerate(current)
-        if (encoded := name.encode()) in where
-    ]
+    """(saved row, current row) for every name that stands in both; a name may have several columns.
+    Mostly nothing has changed: then nothing is looked up."""
+    if all(np.array_equal(old, new) for old, new in zip(saved, current, strict=True)):
+        every = np.arange(len(current[0]))
+        return every, every
+    where = {name: row for row, name in enumerate(zip(*(c.tolist() for c in saved), strict=True))}
+    names = zip(*(column.tolist() for column in current), strict=True)
+    pairs = [(where[name], row) for row, name in enumerate(names) if name in where]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
-
-
-def keyed(arrays: Mapping[str, NDArray[Any]], first: str, second: str) -> list[bytes]:
-    """Two name columns as one."""
-    join = JOIN.encode()
-    columns = (arrays[first].tolist(), arrays[second].tolist())
-    return [a + join + b for a, b in zip(*columns, strict=True)]
 
 
 def prefixes(arrays: Mapping[str, NDArray[Any]], kind: str) -> list[str]:

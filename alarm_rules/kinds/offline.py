@@ -138,6 +138,7 @@ class OfflineEvaluator:
         self._age_any = np.empty(0, np.int64)  # by point: the shortest span it is judged with
         self._age_good = np.empty(0, np.int64)
         self._marked = np.empty(0, np.bool_)  # by point
+        self._is_any = False  # some instance is content with any sample
         self._unborn = False
 
     def configure(
@@ -149,6 +150,7 @@ class OfflineEvaluator:
         self._layout = layout
         for row, plan_ in instances:
             self.instances["age_ns"][row], self.instances["good"][row] = plan_.setting
+        self._is_any = not self.instances["good"].all()
         self._marked = np.zeros(layout.point_count, np.bool_)
         self._shorten(np.arange(layout.point_count))
         self._unborn = True
@@ -177,8 +179,9 @@ class OfflineEvaluator:
         silent for longer than its own point. Never heard is a gap of more than any span."""
         layout = self._layout
         assert layout is not None
-        gap = rows.since_usable_ns >= self._age_good[rows.point]
-        gap |= rows.since_heard_ns >= self._age_any[rows.point]
+        gap = rows.since_usable_ns >= rows.at(self._age_good)
+        if self._is_any:
+            gap |= rows.since_heard_ns >= rows.at(self._age_any)
         points = rows.point[gap]
         if len(points) == 0:
             return gap

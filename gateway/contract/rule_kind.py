@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ from pydantic import BaseModel
 from gateway.model.condition import Level, RuleInstance
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Priority, Rule
+
+T = TypeVar("T", bound=np.generic)
 
 NEVER = -(1 << 62)
 """A time before every time: the point was never heard. Far enough from the ends of int64 that a
@@ -124,22 +126,46 @@ class Planning:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Samples that are judged now, in order of arrival; none is late. Effective times."""
+    """Samples that are judged now, in order of arrival; none is late. Effective times.
 
-    point: NDArray[np.int32]
+    A tick, every point of a range once and in order, says so in `span`: what is known by point then
+    stands as it is needed, and `at` copies nothing.
+    """
+
+    point: NDArray[np.int64]
     value: NDArray[np.float64]
     quality: NDArray[np.uint8]
     time_ns: NDArray[np.int64]
     received_ns: NDArray[np.int64]
     usable: NDArray[np.bool_]  # not bad and a number
-    since_heard_ns: NDArray[np.int64]  # since the newest sample of the point before this call
-    since_usable_ns: NDArray[np.int64]
+    heard_ns: NDArray[np.int64]  # when the point was last heard: before this call, or, where its
+    # rows stand together in order of time, by the row before
+    usable_ns: NDArray[np.int64]  # … with a usable value
+    span: slice | None = None  # the points are these, each once, in order
 
     def __len__(self) -> int:
         return len(self.point)
 
-    def take(self, rows: NDArray[Any]) -> Rows:
-        return Rows(*(getattr(self, name)[rows] for name in self.__slots__))
+    @property
+    def since_heard_ns(self) -> NDArray[np.int64]:
+        """Since the point was last heard; never less than since its sample before this one."""
+        return self.time_ns - self.heard_ns
+
+    @property
+    def since_usable_ns(self) -> NDArray[np.int64]:
+        return self.time_ns - self.usable_ns
+
+    def at(self, column: NDArray[T]) -> NDArray[T]:
+        """What a column by point says for each row. Not to be written into."""
+        return column[self.point] if self.span is None else column[self.span]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        if len(parts) == 1:
+            return parts[0]
+        names = [name for name in cls.__slots__ if name != "span"]
+        columns: Any = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return cls(*columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +288,22 @@ class Evaluator(Protocol):
 
     def settled(self, instances: NDArray[np.int64], busy: NDArray[np.bool_]) -> None:
         """Told which of the touched instances are in condition or on their way in or out, by the
-        core after a change, a refresh or a load."""
+        core after a change, a refresh or a load. Instances ascend, none twice."""
+        ...
+
+
+class Standing(Protocol):
+    """An evaluator may have this in place of a `settled` that does anything: a fast path that knows
+    which levels stand can skip what an alarm that goes on says."""
+
+    def stands(
+        self,
+        instances: NDArray[np.int64],
+        condition: NDArray[np.bool_],
+        planned: NDArray[np.bool_] | None,
+    ) -> None:
+        """Told the raw condition of every level of the touched instances, and in which of them
+        calibration plays a part, so that every row matters; None: in none."""
         ...
 
 

@@ -29,6 +29,7 @@ class Level:
     priority: Priority
     limit: float | None = None
     scheme_level: str = ""
+    latching: bool | None = None  # None: as the rule says
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from gateway.contract.sink import SampleSink, SinkContext
 from gateway.model.batch import Batch
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Priority, Rule, Selector
+from gateway.runtime import backtest_bench
 from gateway.runtime.clock import now_ns
 from gateway.runtime.counters import CounterTable, StatusCell
 from gateway.runtime.plugins import load_plugins
@@ -50,7 +51,7 @@ def run_bench(what: str, *, seconds: float, as_json: bool) -> Iterator[str]:
     if as_json:
         yield json.dumps(figures)
         return
-    yield from _lines(figures)
+    yield from LINES.get(what, _lines)(figures)
 
 
 def _lines(figures: dict[str, Any], indent: str = "") -> Iterator[str]:
@@ -280,7 +281,7 @@ def _spool(folder: Path, seconds: float) -> dict[str, Any]:
 
 def _rule_core(_folder: Path, seconds: float) -> dict[str, Any]:
     plugins = load_plugins()
-    return dict(rules_bench.measure(plugins.rule_kinds, time.perf_counter, seconds=seconds))
+    return dict(rules_bench.measure(plugins.rule_kinds, time.process_time, seconds=seconds))
 
 
 def _decode(_folder: Path, seconds: float) -> dict[str, Any]:
@@ -312,4 +313,8 @@ BENCHES: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "rules": _rule_core,
     "spool": _spool,
     "decode": _decode,
+    "backtest": backtest_bench.measure,
 }
+
+LINES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {"rules": rules_bench.lines}
+"""Benches that lay out their figures themselves."""

@@ -164,6 +164,7 @@ def scalar_count(
         touched = set()
         for person in {s.point for s in rows}:
             area = int(settled([s for s in rows if s.point == person]).value)
+            area = area if 0 <= area < 2**31 else -1  # what no device index can be is nowhere
             old = where.get(person, -1)
             where[person] = area
             if area != old:
@@ -210,6 +211,8 @@ def scalar_calculation(
             continue
         doubt = any(known[name][1].quality >= UNCERTAIN for name in inputs)
         quality = Quality.UNCERTAIN_DERIVED if doubt else Quality.GOOD
+        if all(known[name][1].quality == PLANNED for name in inputs):
+            quality = Quality.UNCERTAIN_CALIBRATING
         found.append(DerivedSample(point, now, value, int(quality)))
     return found
 

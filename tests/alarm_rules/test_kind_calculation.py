@@ -194,6 +194,15 @@ def test_a_calculation_over_a_calculation_is_judged_after_it_in_the_same_call() 
         ([rule(expression="top - poo")], "the same"),
         ([rule(expression="top -")], "expected"),
         ([rule(id="freeboard")], "must contain"),
+        (
+            [rule(expression="top - min", inputs={"top": INPUTS["top"], "min": INPUTS["pool"]})],
+            "behind the function min",
+        ),
+        (
+            [rule(inputs={**INPUTS, "where": Selector(quantity="x")})],
+            "names the formula language does not use",
+        ),
+        ([rule(bad_share_max=1.0)], "less than 1"),
         ([rule(id="a b {group}")], "no blanks"),
         ([rule(GroupBy.POINT)], "several inputs"),
         (

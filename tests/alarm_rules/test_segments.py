@@ -81,6 +81,35 @@ def test_grouping_orders_by_key_then_time_then_arrival(ascending) -> None:
     assert seg.group_sort(key, time, 70_000).tolist() == wanted
 
 
+def test_times_that_ascend_within_each_key_need_no_second_sort() -> None:
+    key, time = np.array([9, 9, 2, 2, 5]), np.array([7, 8, 1, 2, 0])
+    assert seg.group_sort(key, time, 10).tolist() == [2, 3, 4, 0, 1]
+
+
+def test_rows_of_a_whole_table_are_the_table_itself_and_of_a_part_are_not() -> None:
+    table = np.array([[1, 2], [3, 4], [5, 6]])
+    assert seg.rows_of(table, np.arange(3)) is table
+    assert seg.rows_of(table, np.array([0, 2])).tolist() == [[1, 2], [5, 6]]
+    seg.write_rows(table, np.array([1]), np.array([[7, 7]]))
+    seg.write_rows(table[:, 0], np.arange(3), np.array([0, 0, 9]))
+    assert table.tolist() == [[0, 2], [0, 7], [9, 6]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"), [([1, 0, 1], [4, -1, 5]), ([0, 0], [-1, -1]), ([2, 0], None)]
+)
+def test_only_members_are_told_where_no_list_has_two(counts, expected) -> None:
+    start, members = np.append(0, np.cumsum(counts)), np.arange(4, 4 + sum(counts))
+    found = seg.only_members(start, members)
+    assert (found if found is None else found.tolist()) == expected
+
+
+def test_before_is_the_row_above_or_what_was_carried_in() -> None:
+    start = seg.starts_of(seg.heads(np.array([0, 0, 1])))
+    found = seg.before(np.array([1, 2, 3]), start, np.array([9, 9, 8]))
+    assert found.tolist() == [9, 1, 8]
+
+
 def test_forward_fill_takes_the_carried_value_until_one_is_known() -> None:
     key = np.array([0, 0, 0, 1, 1])
     known = np.array([False, True, False, False, True])
