@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.config.lines import Lines
 from gateway.config.secret import Environment
 from gateway.model.errors import Fault
+from gateway.model.lines import Lines
 
 KeyPath = tuple[str | int, ...]
 

@@ -23,7 +23,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gateway.config.faults import FaultList, KeyPath
-from gateway.config.lines import Lines
 from gateway.config.point_table import read_table
 from gateway.config.schema import (
     Document,
@@ -34,11 +33,19 @@ from gateway.config.schema import (
 )
 from gateway.config.secret import Environment
 from gateway.model.errors import ConfigError, Fault
+from gateway.model.lines import Lines
 from gateway.model.point import Point
 from gateway.model.rule import Rule, Selector
 
 _SYNTAX_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _SINGLE_INPUT = ("value",)
+_UNIQUE = (
+    ("adapter", "name"),
+    ("sink", "name"),
+    ("rule", "id"),
+    ("alarm_group", "name"),
+    ("escalation", "priority"),
+)
 _TOP_KEYS = ("packs", "points_file", "points_sheet")
 
 
@@ -147,6 +154,9 @@ class _Reading:
             site=document.site,
             spool=document.spool,
             judging=document.judging,
+            alarms=document.alarms,
+            alarm_groups=document.alarm_group,
+            escalations=document.escalation,
             history=document.history,
             console=document.console,
             data_dir=self._beside(document.site.data_dir),
@@ -344,7 +354,7 @@ class _Reading:
     # --- what only the whole can tell
 
     def _cross_check(self, data: dict[str, Any]) -> None:
-        for section, key in (("adapter", "name"), ("sink", "name"), ("rule", "id")):
+        for section, key in _UNIQUE:
             seen = Counter[str]()
             for number, raw in enumerate(_tables(data, section)):
                 self._once(seen, raw.get(key), (section, number, key), f"this {section} {key}")

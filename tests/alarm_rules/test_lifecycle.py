@@ -135,8 +135,10 @@ def test_a_refusal_says_why(flags: Flags, event: Transition, reason: Reason) -> 
 
 
 @LATCHING
-def test_what_was_shown_and_not_acknowledged_closes_only_by_a_person(latching: bool) -> None:
-    by_a_person = {T.ACKNOWLEDGED, T.UNSHELVED, T.DISABLED}
+def test_what_was_shown_and_not_acknowledged_closes_only_by_a_person_or_with_its_rule(
+    latching: bool,
+) -> None:
+    by_a_person = {T.ACKNOWLEDGED, T.UNSHELVED, T.DISABLED, T.REMOVED}
     for flags in reachable(latching=latching):
         if flags.open and flags.shown and not flags.acknowledged:
             for event in set(EVENTS) - by_a_person:
@@ -146,10 +148,10 @@ def test_what_was_shown_and_not_acknowledged_closes_only_by_a_person(latching: b
 
 
 @LATCHING
-def test_a_latch_ends_only_by_reset_or_disabling(latching: bool) -> None:
+def test_a_latch_ends_only_by_reset_disabling_or_removal(latching: bool) -> None:
     for flags in reachable(latching=latching):
         if flags.latched:
-            for event in set(EVENTS) - {T.RESET, T.DISABLED}:
+            for event in set(EVENTS) - {T.RESET, T.DISABLED, T.REMOVED}:
                 assert step(flags, event, latching=latching).flags.latched, (flags, event)
 
 
@@ -189,3 +191,42 @@ DISPLAYED = [
 @pytest.mark.parametrize(("flags", "state"), DISPLAYED)
 def test_the_display_state_is_the_first_that_holds(flags: Flags, state: str) -> None:
     assert display(flags) == state
+
+
+@LATCHING
+def test_what_is_only_recorded_changes_no_flag(latching: bool) -> None:
+    recorded = {T.COMMENTED, T.HISTORICAL, T.CONFIRMED, T.OVERDUE, T.RULE_CHANGED}
+    for flags in reachable(latching=latching):
+        for event in recorded:
+            assert step(flags, event, latching=latching).flags == flags, (flags, event)
+
+
+@LATCHING
+def test_a_confirmation_comes_after_the_acknowledgement(latching: bool) -> None:
+    for flags in reachable(latching=latching):
+        taken = step(flags, T.CONFIRMED, latching=latching)
+        assert (taken.outcome is Outcome.OK) == flags.acknowledged
+        assert taken.reason in (None, Reason.NOT_ACKNOWLEDGED)
+
+
+@LATCHING
+def test_only_what_waits_in_sight_is_told_further(latching: bool) -> None:
+    waiting = {AlarmState.UNACKNOWLEDGED, AlarmState.RETURNED_UNACKNOWLEDGED}
+    waiting.add(AlarmState.LATCHED_UNACKNOWLEDGED)
+    for flags in reachable(latching=latching):
+        taken = step(flags, T.OVERDUE, latching=latching)
+        assert (taken.outcome is Outcome.OK) == (display(flags) in waiting)
+
+
+@LATCHING
+def test_of_a_removed_rule_nothing_is_left_that_could_hide_it_when_it_comes_back(latching) -> None:
+    for flags in reachable(latching=latching):
+        assert step(flags, T.REMOVED, latching=latching).flags == Flags()
+
+
+def test_an_escalation_into_a_latching_level_latches_and_none_takes_a_latch_away() -> None:
+    plain = step(Flags(), T.ACTIVATED).flags
+    assert not step(plain, T.ESCALATED, latching=False).flags.latched
+    latched = step(plain, T.ESCALATED, latching=True).flags
+    assert latched.latched
+    assert step(latched, T.ESCALATED, latching=False).flags.latched

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config.lines import Lines
+from gateway.model.lines import Lines
 
 TEXT = '''\
 # a comment [not.a.table]
