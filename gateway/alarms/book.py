@@ -2,11 +2,13 @@
 
     Conditions ──apply──▶ ┌──────────────┐ ──▶ AlarmEvents, to be journalled, then told
     Command    ──command▶ │ key -> Alarm │ ──▶ CommandResult with its events
-    now        ──tick───▶ │              │ ──▶ shelves that ran out, re-alarms
-    Batch      ──observe▶ └──────────────┘ ──▶ peaks; the end of a calibration
+    now        ──tick───▶ │              │ ──▶ shelves that ran out, re-alarms, escalation in time
+    Batch      ──observe▶ │              │ ──▶ peaks; the end of a calibration
+    rules      ──follow─▶ └──────────────┘ ──▶ alarms whose rule was edited or is gone
 
 Owns: occurrence numbers, `seq` (gap-free per key), `gseq` (gap-free over all), the rejoin window,
-peaks, what is annunciated. What the flags may do is alarm_rules/lifecycle.
+peaks, what is annunciated. What the flags may do is alarm_rules/lifecycle; who explains whom is
+relations.py, deadlines are timers.py, the order of the standing list is ranking.py.
 
 **Repeats.** After a restart the rule core evaluates again from its last checkpoint, and conditions
 already lived through come again. Rows of one key come in time order, so a row older than the
@@ -18,8 +20,11 @@ it comes. Late rows have no order; they are remembered by (key, time, level) for
 can come again.
 
 Surprising: a verdict about a disabled alarm is journalled as HISTORICAL, so that enabling can raise
-the alarm that has been standing all along; and a rejoined occurrence sounds again only if somebody
-had acknowledged it or it is now worse: chatter is seen, not heard.
+the alarm that has been standing all along; a rejoined occurrence sounds again only if somebody had
+acknowledged it or it is now worse: chatter is seen, not heard; and an alarm that another explains
+is suppressed *before* it is activated, so that it never sounds.
+
+The row of a removed rule is kept, marked: its numbers must go on if the rule comes back.
 
 A peak between two events lives in memory only and is found again in the samples after a restart.
 
@@ -29,9 +34,8 @@ here: the disk (journal.py), who may do what (commands.py). One thread at a time
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,33 +49,41 @@ from gateway.alarms.commands import (
     CommandResult,
     Refusal,
     refusal_of,
+    urgency_of,
 )
+from gateway.alarms.policy import SECOND_NS, BookConfig
+from gateway.alarms.ranking import Ranking
+from gateway.alarms.relations import PARENT, Above, Relations, above_in, is_automatic
 from gateway.alarms.rows import (
     ASKED,
-    STANDING,
     Change,
     Told,
     annunciates,
     asks,
     changes_of,
     described,
+    digest_of,
+    edited,
     flags_of,
     further,
     is_down,
+    latches,
     new_row,
     position_of,
+    shelvings_in_week,
     transition_of,
     with_changes,
     with_permit,
 )
-from gateway.model.alarm import Alarm, AlarmEvent, AlarmState, Transition
+from gateway.alarms.timers import WAITING, Timers
+from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.batch import Batch
 from gateway.model.condition import NORMAL, Conditions, RuleInstance
 from gateway.model.point import PointTable
 from gateway.model.quality import BAD, Quality
-from gateway.model.rule import Priority
 
-SECOND_NS = 1_000_000_000
+__all__ = ["AlarmBook", "BookConfig"]
+
 PEAK_INTERVAL_NS = 1 * SECOND_NS
 """A row's peak moves at most this often."""
 LATE_KEPT = 100_000
@@ -84,34 +96,42 @@ LateIdentity = tuple[str, int, str]
 """(alarm_key, time_ns, level) of a HISTORICAL event found in late data."""
 
 
-@dataclass(frozen=True, slots=True)
-class BookConfig:
-    """What a site may set."""
-
-    # A condition back within this time of its return goes on with the open occurrence.
-    rejoin_window_s: float = 60.0
-    realarm_after_s: Mapping[Priority, float] = field(default_factory=dict)  # absent: never
-
-
 class AlarmBook:
     """The live table. Everything returned is frozen and may be handed to anyone."""
 
-    def __init__(self, epoch: int, *, gseq: int = 0, config: BookConfig | None = None) -> None:
-        """`epoch` is the journal's, `gseq` the last one used."""
+    def __init__(
+        self,
+        epoch: int,
+        *,
+        gseq: int = 0,
+        config: BookConfig | None = None,
+        above: Above | None = None,
+    ) -> None:
+        """`epoch` is the journal's, `gseq` the last one used; `above` says what links an alarm's
+        target hangs on (`relations.above_in` of the point table)."""
         config = config or BookConfig()
         self.epoch = epoch
         self.gseq = gseq
         self.repeated_count = 0  # conditions dropped as already lived through
         self._rejoin_window_ns = round(config.rejoin_window_s * SECOND_NS)
-        self._realarm_after_ns = {
-            priority: round(after_s * SECOND_NS)
-            for priority, after_s in config.realarm_after_s.items()
-        }
+        self._shelf_max_ns = config.shelf_max_ns()
         self._rows: dict[str, Alarm] = {}
         self._instances: dict[str, RuleInstance] = {}
-        self._standing: set[str] = set()
-        self._shelved: dict[str, int] = {}  # key -> until
+        self._listed: Sequence[RuleInstance] = ()  # the rule core's, as followed
+        self._position: dict[str, int] = {}  # in it; positions never change
+        self._live: NDArray[np.bool_] = np.empty(0, np.bool_)  # by position
+        self._ranking = Ranking()
+        self._timers = Timers(config)
+        self._relations = Relations(
+            config.groups,
+            config.silence_kinds,
+            above=above or above_in(PointTable()),
+            release_ns=round(config.parent_release_s * SECOND_NS),
+        )
+        self._recovered = True  # what explained others before a restart has been looked at
+        self._standing: list[Alarm] | None = None  # in order, until something changes
         self._active_at: dict[str, set[str]] = {}  # point id -> keys of its active alarms
+        self._watched: tuple[int, NDArray[np.int32]] | None = None  # their indices in the table
         self._peak_moved_ns: dict[str, int] = {}
         self._late: dict[LateIdentity, None] = {}  # in order of arrival
         self._fresh: set[str] = set()  # keys judged anew since repeats were last expected
@@ -125,7 +145,8 @@ class AlarmBook:
         """Take over the live table of an earlier run, before anything else is asked."""
         assert not self._rows, "restore comes first"
         for alarm in alarms:
-            self._put(alarm)
+            self._put(alarm, 0)
+        self._recovered = False
         self.gseq = max(self.gseq, gseq)
         for identity in late:
             self._remember_late(identity)
@@ -141,7 +162,53 @@ class AlarmBook:
     def declare(self, instances: Iterable[RuleInstance]) -> None:
         """Name the rule instances, so that an alarm that never was can be taken out of service."""
         for instance in instances:
-            self._instances[instance.alarm_key] = instance
+            if self._instances.get(instance.alarm_key) is not instance:
+                self._learn(instance)
+
+    def follow(
+        self,
+        instances: Sequence[RuleInstance],
+        live: NDArray[np.bool_],
+        now_ns: int,
+        *,
+        levels: NDArray[np.uint8] | None = None,
+    ) -> list[AlarmEvent]:
+        """The rules are these now; `live` tells which of them still match something. `levels`, if
+        given, are the rule core's: what it has long said of an instance that matches again.
+
+        Alarms of the others are closed: nothing judges them any more, and one that stood for ever
+        would teach people to overlook it. An alarm that stands or is hidden and whose rule was
+        edited says so, and is judged by the edited rule from its next sample on.
+        """
+        events: list[AlarmEvent] = []
+        self.declare(instances)
+        if self._listed is not instances:
+            self._listed, self._position = instances, {}
+        for at in range(len(self._position), len(instances)):
+            self._position[instances[at].alarm_key] = at
+        self._live = live
+        for key in self._ranking.all_keys() if self._rows else ():
+            row = self._rows[key]
+            if not self._is_live(key):
+                if not row.removed:
+                    events.append(self._remove(row, now_ns))
+            elif (row.open or flags_of(row).hidden) and self._was_edited(row):
+                told = Told(now_ns, now_ns, level=row.level, comment="rule edited")
+                changes = edited(self._instances[key])
+                events.append(self._advance(row, Transition.RULE_CHANGED, told, changes=changes))
+        codes = [] if levels is None else levels.tolist()
+        for position, level in enumerate(codes):
+            if level == NORMAL:
+                continue
+            held = self._rows.get(instances[position].alarm_key)
+            if held is not None and held.removed and live[position]:
+                events.extend(self._bring_back(held, instances[position], level, now_ns))
+        if self._relations.due_ns is not None:
+            events.extend(self._release(now_ns + 1, now_ns))
+        if not self._recovered:
+            self._recovered = True
+            self._relations.recover(self._rows.get, now_ns)
+        return events
 
     def apply(
         self, conditions: Conditions, instances: Sequence[RuleInstance], now_ns: int
@@ -149,7 +216,11 @@ class AlarmBook:
         """Live through level changes; events in order of time, then priority, then key."""
         events: list[AlarmEvent] = []
         for change in self._in_order(changes_of(conditions, instances)):
+            if not change.late and self._relations.due_ns is not None:
+                events.extend(self._release(change.time_ns, now_ns))
             events.extend(self._judge(change, now_ns))
+        if self._relations.due_ns is not None:
+            events.extend(self._release(now_ns, now_ns))
         return events
 
     def levels(self, instances: Sequence[RuleInstance]) -> NDArray[np.uint8]:
@@ -166,10 +237,11 @@ class AlarmBook:
 
         A value still holding when calibration ends changes no level, so no condition would tell.
         """
-        wanted = [points.index(p) for p in self._active_at if p in points]
-        rows = np.flatnonzero(np.isin(batch.point_index, np.array(wanted, np.int32)))
-        rows = rows[(batch.quality[rows] < BAD) & np.isfinite(batch.value[rows])]
         events: list[AlarmEvent] = []
+        if not len(batch) or not self._active_at:
+            return events
+        rows = np.flatnonzero(np.isin(batch.point_index, self._watched_in(points)))
+        rows = rows[(batch.quality[rows] < BAD) & np.isfinite(batch.value[rows])]
         if not len(rows):
             return events
         rows = rows[np.lexsort((batch.source_time_ns[rows], batch.point_index[rows]))]
@@ -187,37 +259,43 @@ class AlarmBook:
     def command(self, command: Command, now_ns: int) -> CommandResult:
         """Do what a person asks, or say why not. Journal the events before answering."""
         row = self._rows.get(command.alarm_key)
+        if row is not None and row.removed and not self._is_live(command.alarm_key):
+            return CommandResult(Refusal.UNKNOWN_ALARM)
         if row is None:
             instance = self._instances.get(command.alarm_key)
             if instance is None:
                 return CommandResult(Refusal.UNKNOWN_ALARM)
             row = new_row(instance)
-        refusal = refusal_of(command, row, now_ns)
+        refusal = refusal_of(command, row, now_ns, shelf_max_ns=self._shelf_max_ns)
         if refusal is not None:
             return CommandResult(refusal, alarm=row)
+        if command.action is Action.SHELVE_ONCE and command.until_ns is None:
+            until_ns = now_ns + self._shelf_max_ns[urgency_of(row)]
+            command = replace(command, until_ns=until_ns)
         transition = TRANSITION[command.action]
         changes = ASKED[command.action](row, command, now_ns)
         taken = _taken(row, transition, changes)
         if taken.outcome is Outcome.REJECT:
             assert taken.reason is not None
             return CommandResult(Refusal(taken.reason.value), alarm=row)
-        if taken.outcome is Outcome.NOOP:
+        if taken.outcome is Outcome.NOOP or _was_confirmed(row, transition):
             return CommandResult(alarm=row)
         told = Told(now_ns, now_ns, actor=command.actor, comment=with_permit(command))
         events = [self._advance(row, transition, told, taken=taken, changes=changes)]
         if command.action is Action.ENABLE:
             events.extend(self._raise_standing(command.alarm_key, now_ns))
+        if self._relations.due_ns is not None:  # what it explained comes back with the same act
+            events.extend(self._release(now_ns + 1, now_ns))
         return CommandResult(events=tuple(events), alarm=self._rows[command.alarm_key])
 
     def tick(self, now_ns: int) -> list[AlarmEvent]:
-        """Shelves that ran out by `now_ns`, and re-alarms that are due."""
+        """What time alone does up to `now_ns`: shelves run out, alarms ask again, others are
+        told."""
         events = []
-        due = [key for key, until_ns in self._shelved.items() if until_ns <= now_ns]
-        for key in sorted(due, key=lambda k: (self._shelved[k], self._rows[k].priority, k)):
-            told = Told(self._shelved[key], now_ns)
-            events.append(self._advance(self._rows[key], Transition.SHELF_EXPIRED, told))
-        if self._realarm_after_ns:
-            events.extend(self._realarm(now_ns))
+        while due := self._timers.due(now_ns):
+            due.sort(key=lambda item: (item[0], self._rows[item[1]].priority, item[1]))
+            for due_ns, key, transition in due:
+                events.append(self._in_time(self._rows[key], transition, due_ns, now_ns))
         return events
 
     def newest_judged_ns(self) -> int:
@@ -229,7 +307,7 @@ class AlarmBook:
         come look like repeats of the past."""
         for row in list(self._rows.values()):
             if row.judged_time_ns is not None and row.judged_time_ns > now_ns:
-                self._put(replace(row, judged_time_ns=now_ns, judged=row.judged[-1:]))
+                self._put(replace(row, judged_time_ns=now_ns, judged=row.judged[-1:]), now_ns)
         self.expect_repeats()
 
     # --- for screens and sinks
@@ -238,29 +316,24 @@ class AlarmBook:
         return self._rows.get(alarm_key)
 
     def snapshot(self) -> list[Alarm]:
-        """Every row, by key."""
-        return [self._rows[key] for key in sorted(self._rows)]
+        """Every row, by key, those of removed rules too."""
+        return [self._rows[key] for key in self._ranking.all_keys()]
 
-    def standing(self) -> list[Alarm]:
+    def standing(self) -> Sequence[Alarm]:
         """What a person can see and has not finished with: most urgent, then oldest first."""
-        return sorted(
-            (self._rows[key] for key in self._standing),
-            key=lambda row: (row.priority, row.active_time_ns or 0, row.alarm_key),
-        )
+        if self._standing is None:
+            self._standing = [self._rows[key] for key in self._ranking.standing()]
+        return self._standing
 
     def counts(self) -> dict[str, int]:
-        """`standing`, `unacknowledged`, and rows by display state: the heartbeat's figures."""
-        by_state = Counter(row.state for row in self._rows.values())
-        unseen = (
-            AlarmState.UNACKNOWLEDGED,
-            AlarmState.RETURNED_UNACKNOWLEDGED,
-            AlarmState.LATCHED_UNACKNOWLEDGED,
-        )
-        return {
-            "standing": len(self._standing),
-            "unacknowledged": sum(by_state[state] for state in unseen),
-            **{state.value: by_state[state] for state in AlarmState},
-        }
+        """`standing`, `unacknowledged`, and rows by display state: the heartbeat's figures.
+        Planned alarms are in none of them but `planned`."""
+        return dict(self._ranking.counts())
+
+    def shelvings(self, now_ns: int) -> int:
+        """How often anything was shelved in the week before `now_ns`."""
+        rows = (row for row in self._rows.values() if row.shelvings)
+        return sum(len(shelvings_in_week(row, now_ns)) for row in rows)
 
     # --- one condition
 
@@ -275,6 +348,7 @@ class AlarmBook:
             key=lambda c: (
                 c.time_ns,
                 urgency[c.time_ns, c.instance.alarm_key],
+                self._relations.depth(c.instance.alarm_key),
                 c.instance.alarm_key,
             ),
         )
@@ -287,7 +361,8 @@ class AlarmBook:
 
     def _judge(self, change: Change, now_ns: int) -> list[AlarmEvent]:
         key = change.instance.alarm_key
-        self._instances[key] = change.instance
+        if self._instances.get(key) is not change.instance:
+            self._learn(change.instance)
         row = self._rows.get(key) or new_row(change.instance)
         if change.late:
             return self._record_late(row, change, now_ns)
@@ -309,14 +384,81 @@ class AlarmBook:
             changes = judged | (described(row, change) if change.name else {})
             return [self._advance(row, Transition.HISTORICAL, told, changes=changes)]
         transition = transition_of(row, change)
-        taken = step(flags_of(row), transition, latching=change.instance.rule.latching)
-        assert taken.outcome is Outcome.OK, f"{key}: {transition} of {row}"
-        if transition is Transition.ACTIVATED and self._rejoins(row, change):
-            told = told._replace(quiet=_is_chatter(row, change))
         changes = judged | self._lived(row, change, transition)
-        events = [self._advance(row, transition, told, taken=taken, changes=changes)]
+        if transition is Transition.ACTIVATED:
+            quiet = self._rejoins(row, change) and _is_chatter(row, change)
+            return self._activate(
+                row, told._replace(quiet=quiet), changes=changes, latching=latches(change)
+            )
+        taken = step(flags_of(row), transition, latching=latches(change))
+        assert taken.outcome is Outcome.OK, f"{key}: {transition} of {row}"
+        events = []
+        if transition is Transition.ESCALATED and row.suppressed_by:
+            # A worse level is an alarm of its own: what explained the lower one does not hide it.
+            events = self._lift(row, told)
+            row = self._rows[key]
+            taken = step(flags_of(row), transition, latching=latches(change))
+        events.append(self._advance(row, transition, told, taken=taken, changes=changes))
         if transition is Transition.DEESCALATED and self._ends_calibration(row, change):
             events.append(self._meant(self._rows[key], change, now_ns))
+        return events
+
+    def _activate(
+        self, row: Alarm, told: Told, *, changes: Mapping[str, Any], latching: bool
+    ) -> list[AlarmEvent]:
+        """Activate, explained by what stands already; then explain what this one explains."""
+        key, events = row.alarm_key, list[AlarmEvent]()
+        priority = changes.get("priority", row.priority)
+        planned = changes.get("planned", row.planned)
+        if not planned:
+            changes = {**changes, "first_out": self._relations.firsts(key)}
+            explained = self._relations.sources(key, priority)
+            if row.suppressed_by:  # of an earlier, less urgent episode
+                events += self._lift(row, told, but=explained)
+                row = self._rows.get(key, row)
+            sources = [source for source in explained if source not in row.suppressed_by]
+            if sources:
+                events.append(self._explain(row, sources, told))
+                row = self._rows[key]
+        taken = step(flags_of(row), Transition.ACTIVATED, latching=latching)
+        assert taken.outcome is Outcome.OK, f"{key}: activation of {row}"
+        events.append(self._advance(row, Transition.ACTIVATED, told, taken=taken, changes=changes))
+        source = PARENT + key
+        for child in self._relations.explains(key):
+            below = self._rows[child]
+            if source not in below.suppressed_by:
+                events.append(self._explain(below, [source], told))
+        return events
+
+    def _explain(self, row: Alarm, sources: Sequence[str], told: Told) -> AlarmEvent:
+        """Suppressed by what stands already, or by the link that has just died."""
+        told = Told(told.time_ns, told.now_ns, level=row.level, comment=", ".join(sources))
+        changes: dict[str, Any] = {"suppressed_by": tuple(sorted({*row.suppressed_by, *sources}))}
+        if not flags_of(row).hidden:
+            changes["hidden_note"] = told.comment
+        taken = _taken(row, Transition.SUPPRESSED, changes)
+        return self._advance(row, Transition.SUPPRESSED, told, taken=taken, changes=changes)
+
+    def _lift(self, row: Alarm, told: Told, *, but: Sequence[str] = ()) -> list[AlarmEvent]:
+        """Take the gateway's own suppressions away, unheard: what follows is heard."""
+        sources = [each for each in row.suppressed_by if is_automatic(each) and each not in but]
+        quiet = Told(told.time_ns, told.now_ns, level=row.level, comment="worse", quiet=True)
+        return [self._let_go(row.alarm_key, source, quiet) for source in sources]
+
+    def _let_go(self, key: str, source: str, told: Told) -> AlarmEvent:
+        row = self._rows[key]
+        changes = {"suppressed_by": tuple(s for s in row.suppressed_by if s != source)}
+        taken = _taken(row, Transition.UNSUPPRESSED, changes)
+        return self._advance(row, Transition.UNSUPPRESSED, told, taken=taken, changes=changes)
+
+    def _release(self, before_ns: int, now_ns: int) -> list[AlarmEvent]:
+        """Take back explanations whose time is over before `before_ns`."""
+        events = []
+        for due_ns, source, keys in self._relations.due(before_ns):
+            ordered = sorted(keys, key=lambda key: (self._rows[key].priority, key))
+            for key in ordered:
+                told = Told(due_ns, now_ns, level=self._rows[key].level, comment=source)
+                events.append(self._let_go(key, source, told))
         return events
 
     def _is_repeat(self, row: Alarm, change: Change) -> bool:
@@ -340,7 +482,7 @@ class AlarmBook:
         changes = described(row, change)
         if transition is not Transition.ACTIVATED:
             # The occurrence began with its first level; what it began with stays.
-            for name in ("value", "condition_time_ns", "active_time_ns"):
+            for name in ("condition_time_ns", "active_time_ns"):
                 del changes[name]
             changes["peak"] = further(row.peak, change.value, is_down(row))
             changes["planned"] = row.planned and (
@@ -352,7 +494,8 @@ class AlarmBook:
             changes["peak"] = further(row.peak, change.value, is_down(row))
             changes["planned"] = row.planned and changes["planned"]
         else:
-            changes |= {"occ_no": row.occ_no + 1, "reactivation_count": 0}
+            changes |= {"occ_no": row.occ_no + 1, "reactivation_count": 0, "realarm_count": 0}
+            changes["initial_value"] = change.value
         changes |= {"return_time_ns": None, "acknowledged_time_ns": None, "acknowledged_by": ""}
         return changes
 
@@ -425,19 +568,51 @@ class AlarmBook:
         changes = {"planned": False, "quality": quality}
         return self._advance(row, Transition.ESCALATED, told, changes=changes)
 
-    # --- time and enabling
+    # --- time, rules and enabling
 
-    def _realarm(self, now_ns: int) -> list[AlarmEvent]:
-        events = []
-        for row in self.standing():
-            after_ns = self._realarm_after_ns.get(row.priority)
-            since_ns = row.acknowledged_time_ns
-            if row.state is not AlarmState.ACKNOWLEDGED or after_ns is None or since_ns is None:
-                continue
-            if since_ns + after_ns <= now_ns:
-                told = Told(since_ns + after_ns, now_ns, level=row.level)
-                events.append(self._advance(row, Transition.REALARMED, told))
-        return events
+    def _in_time(self, row: Alarm, transition: Transition, due_ns: int, now_ns: int) -> AlarmEvent:
+        told = Told(due_ns, now_ns, level=row.level)
+        changes: dict[str, Any] = {}
+        if transition is Transition.REALARMED:
+            changes["realarm_count"] = row.realarm_count + 1
+        elif transition is Transition.OVERDUE:
+            at = row.overdue_step + 1
+            changes["overdue_step"] = at
+            told = told._replace(step=at, recipients=self._timers.step(row).recipients)
+        return self._advance(row, transition, told, changes=changes)
+
+    def _is_live(self, key: str) -> bool:
+        at = self._position.get(key)
+        return at is not None and bool(self._live[at])
+
+    def _remove(self, row: Alarm, now_ns: int) -> AlarmEvent:
+        told = Told(now_ns, now_ns, level=row.level, comment="rule removed")
+        flags = flags_of(row)
+        taken = Step(step(flags, Transition.REMOVED).flags, Outcome.OK)
+        # Whoever judges it again does so by a rule that matches again: nothing is a repeat.
+        forgotten = {"judged_time_ns": None, "judged": ()}
+        changes = {"removed": True, "suppressed_by": (), "first_out": (), **forgotten}
+        return self._advance(row, Transition.REMOVED, told, taken=taken, changes=changes)
+
+    def _bring_back(
+        self, row: Alarm, instance: RuleInstance, code: int, now_ns: int
+    ) -> list[AlarmEvent]:
+        """A rule matches again, and has held all along what it will not say again."""
+        change = Change(instance, code, now_ns, now_ns, None, None, 0, late=False)
+        changes = self._lived(row, change, Transition.ACTIVATED) | {"judged": (change.name,)}
+        told = Told(now_ns, now_ns, level=change.name, comment="rule matches again")
+        return self._activate(row, told, changes=changes, latching=latches(change))
+
+    def _was_edited(self, row: Alarm) -> bool:
+        instance = self._instances[row.alarm_key]
+        if not row.rule_digest:  # recorded before there were digests
+            return row.rule_version != instance.rule.version
+        return row.rule_digest != digest_of(instance)
+
+    def _learn(self, instance: RuleInstance) -> None:
+        key = instance.alarm_key
+        self._instances[key] = instance
+        self._relations.learn(instance, self._rows.get(key))
 
     def _raise_standing(self, key: str, now_ns: int) -> list[AlarmEvent]:
         """After enabling: the condition that held, or began, while the alarm was disabled."""
@@ -446,18 +621,19 @@ class AlarmBook:
             return []
         instance = self._instances.get(key)
         latching = instance is not None and instance.rule.latching
-        taken = step(flags_of(row), Transition.ACTIVATED, latching=latching)
         told = Told(now_ns, now_ns, row.value, row.limit, level=row.judged[-1], comment="enabled")
         changes = {
             "occ_no": row.occ_no + 1,
             "reactivation_count": 0,
+            "realarm_count": 0,
+            "initial_value": row.value,
             "peak": row.value,
             "active_time_ns": row.judged_time_ns,
             "return_time_ns": None,
             "acknowledged_time_ns": None,
             "acknowledged_by": "",
         }
-        return [self._advance(row, Transition.ACTIVATED, told, taken=taken, changes=changes)]
+        return self._activate(row, told, changes=changes, latching=latching)
 
     # --- every event goes through here
 
@@ -494,6 +670,8 @@ class AlarmBook:
             "epoch": self.epoch,
             "gseq": self.gseq,
         }
+        if row.removed and "removed" not in changed:
+            changed["removed"] = False
         if not after.shelved:
             changed["shelved_until_ns"] = None
         if not after.hidden:
@@ -504,8 +682,14 @@ class AlarmBook:
         if after.open and not after.acknowledged:
             occ_no = changed.get("occ_no", row.occ_no)
             changed["unacknowledged_from"] = row.unacknowledged_from or occ_no
+        if before.acknowledged and not after.acknowledged:
+            changed |= _UNANSWERED
+        _count_waiting(row, changed, told)
         alarm = with_changes(row, changed)
-        self._put(alarm)
+        self._put(alarm, told.time_ns)
+        comment = told.comment
+        if not comment and after.acknowledged and not before.acknowledged and not told.actor:
+            comment = "came and went unseen"
         return AlarmEvent(
             transition=transition,
             alarm=alarm,
@@ -516,32 +700,69 @@ class AlarmBook:
             value=told.value,
             limit=told.limit,
             actor=told.actor,
-            comment=told.comment,
+            comment=comment,
             late=told.late,
             level=told.level,
+            step=told.step,
+            recipients=told.recipients,
         )
 
-    def _put(self, alarm: Alarm) -> None:
+    def _put(self, alarm: Alarm, time_ns: int) -> None:
         key = alarm.alarm_key
+        before = self._rows.get(key)
         self._rows[key] = alarm
-        if alarm.state in STANDING:
-            self._standing.add(key)
-        else:
-            self._standing.discard(key)
-        if alarm.shelved_until_ns is not None:
-            self._shelved[key] = alarm.shelved_until_ns
-        else:
-            self._shelved.pop(key, None)
+        self._standing = None
+        self._ranking.put(before, alarm)
+        self._timers.put(alarm)
+        if self._relations.is_used or alarm.suppressed_by or (before and before.suppressed_by):
+            self._relations.put(before, alarm, time_ns)
         if not alarm.point_id:
             return
         if alarm.active:
-            self._active_at.setdefault(alarm.point_id, set()).add(key)
-        else:
-            keys = self._active_at.get(alarm.point_id, set())
-            keys.discard(key)
-            if not keys:
-                self._active_at.pop(alarm.point_id, None)
+            if alarm.point_id not in self._active_at:
+                self._active_at[alarm.point_id] = set()
+                self._watched = None
+            self._active_at[alarm.point_id].add(key)
+        elif key in self._active_at.get(alarm.point_id, ()):
+            self._active_at[alarm.point_id].discard(key)
+            if not self._active_at[alarm.point_id]:
+                del self._active_at[alarm.point_id]
+                self._watched = None
             self._peak_moved_ns.pop(key, None)
+
+    def _watched_in(self, points: PointTable) -> NDArray[np.int32]:
+        """The indices of the points that have an active alarm."""
+        if self._watched is None or self._watched[0] != points.version:
+            indices = [points.index(p) for p in self._active_at if p in points]
+            self._watched = (points.version, np.array(indices, np.int32))
+        return self._watched[1]
+
+
+_UNANSWERED: Mapping[str, Any] = {
+    "acknowledged_by": "",
+    "acknowledged_time_ns": None,
+    "confirmed_by": "",
+    "confirmed_time_ns": None,
+}
+"""An alarm that asks anew: who answered before stands in the journal."""
+
+
+def _count_waiting(row: Alarm, changed: dict[str, Any], told: Told) -> None:
+    """Since when the alarm waits in sight for a person, and how far that was escalated."""
+    waits = changed["state"] in WAITING and not changed.get("planned", row.planned)
+    if not waits:
+        if row.attention_time_ns is not None:
+            changed["attention_time_ns"] = None
+            changed["overdue_step"] = 0
+    elif row.attention_time_ns is None:
+        changed["attention_time_ns"] = max(told.time_ns, told.now_ns)
+        changed["overdue_step"] = 0
+    elif changed.get("priority", row.priority) < row.priority:
+        changed["overdue_step"] = 0  # others are to be told of what is more urgent
+
+
+def _was_confirmed(row: Alarm, transition: Transition) -> bool:
+    return transition is Transition.CONFIRMED and bool(row.confirmed_by)
 
 
 def _taken(row: Alarm, transition: Transition, changes: Mapping[str, Any]) -> Step:

@@ -6,8 +6,9 @@ Each stored row carries prev and hash. An edit, an insertion, a deletion or a re
 before the end breaks the chain at that place, and the report names it.
 
 What a bare chain cannot show: rows cut off at the end, or a whole journal written anew. Both need
-an anchor kept elsewhere: `check_chain(…, anchor=…)` compares with one. Signed anchors sent off the
-box (reference: IEC 62443-4-2 CR 3.9) are later work; `Journal.anchor` is what they will sign.
+an anchor kept elsewhere: `check_chain(…, anchor=…)` compares with one. Signed anchors that leave
+the box are in anchors.py, and the search for everything that can have been done in verify.py; this
+is the quick look of the process itself.
 
 Not here: where rows are kept (journal.py).
 """
@@ -88,11 +89,17 @@ def columns_of(event: AlarmEvent) -> tuple[int, int, str, str, str, int]:
     return (
         alarm.gseq,
         event.time_ns,
-        alarm.alarm_key,
+        _storable(alarm.alarm_key),
         event.transition.value,
-        alarm.rule_kind,
+        _storable(alarm.rule_kind),
         int(event.late),
     )
+
+
+def _storable(text: str) -> str:
+    """Text with lone surrogates as the record has it, with question marks: SQLite takes no other,
+    and an alarm is stored under a strange name rather than not at all."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def check_chain(rows: Iterable[StoredRow], *, anchor: Anchor | None = None) -> ChainReport:

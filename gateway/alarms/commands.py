@@ -18,16 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.alarms.policy import SHELF_MAX_NS
+from gateway.alarms.relations import is_automatic
 from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.rule import Priority
 
-HOUR_NS = 3_600_000_000_000
-SHELF_MAX_NS: Mapping[Priority, int] = {
-    # One shift; an hour for what is urgent; never for what is critical (no entry).
-    Priority.HIGH: 1 * HOUR_NS,
-    Priority.MEDIUM: 8 * HOUR_NS,
-    Priority.LOW: 8 * HOUR_NS,
-}
 TEXT_LENGTH_MAX = 500
 """Characters of a reason, comment, permit or source: a remark, not a report; it is in every row."""
 SOURCES_MAX = 16
@@ -38,6 +33,7 @@ class Action(StrEnum):
     """What can be asked."""
 
     ACKNOWLEDGE = "acknowledge"
+    CONFIRM = "confirm"  # the corrective action is done; `text` says what was done
     COMMENT = "comment"
     SHELVE = "shelve"
     SHELVE_ONCE = "shelve_once"
@@ -74,6 +70,7 @@ class Refusal(StrEnum):
     STILL_ACTIVE = "still_active"
     NOT_ACKNOWLEDGED = "not_acknowledged"
     NOT_ACTIVE = "not_active"
+    NO_OCCURRENCE = "no_occurrence"
     DISABLED = "disabled"
     OUT_OF_SERVICE = "out_of_service"
     NOT_SHELVABLE = "not_shelvable"
@@ -115,6 +112,7 @@ _ENGINEER = frozenset({Role.ENGINEER})
 
 MAY: Mapping[Action, frozenset[Role]] = {
     Action.ACKNOWLEDGE: _OPERATORS,
+    Action.CONFIRM: _OPERATORS,
     Action.COMMENT: _OPERATORS | _ENGINEER,
     Action.SHELVE: _OPERATORS,  # high priority: the shift lead, see `refusal_of`
     Action.SHELVE_ONCE: _OPERATORS,
@@ -130,6 +128,7 @@ MAY: Mapping[Action, frozenset[Role]] = {
 
 TRANSITION: Mapping[Action, Transition] = {
     Action.ACKNOWLEDGE: Transition.ACKNOWLEDGED,
+    Action.CONFIRM: Transition.CONFIRMED,
     Action.COMMENT: Transition.COMMENTED,
     Action.SHELVE: Transition.SHELVED,
     Action.SHELVE_ONCE: Transition.SHELVED_ONCE,
@@ -144,8 +143,10 @@ TRANSITION: Mapping[Action, Transition] = {
 }
 
 _SHELVING = (Action.SHELVE, Action.SHELVE_ONCE)
+_NEEDS_TOKEN = (Action.ACKNOWLEDGE, Action.CONFIRM)
 _NEEDS_REASON = (
     *_SHELVING,
+    Action.CONFIRM,
     Action.COMMENT,
     Action.SUPPRESS,
     Action.OUT_OF_SERVICE,
@@ -164,7 +165,7 @@ class Command:
     actor: str
     role: Role
     text: str = ""
-    token: str = ""  # `token_of(alarm)` as the person saw it; acknowledge needs it
+    token: str = ""  # `token_of(alarm)` as the person saw it; acknowledge and confirm need it
     until_ns: int | None = None  # shelve
     source: str = ""  # suppress, unsuppress: which logic or whose decision
     permit: str = ""  # out of service: the number of the work permit
@@ -197,14 +198,25 @@ def token_of(alarm: Alarm) -> str:
     return f"{alarm.occ_no}:{alarm.seq}"
 
 
-def refusal_of(command: Command, alarm: Alarm, now_ns: int) -> Refusal | None:
+def urgency_of(alarm: Alarm) -> Priority:
+    """What limits shelving and suppression: the most urgent of all levels the alarm can reach."""
+    return alarm.priority if alarm.top_priority is None else alarm.top_priority
+
+
+def refusal_of(
+    command: Command,
+    alarm: Alarm,
+    now_ns: int,
+    *,
+    shelf_max_ns: Mapping[Priority, int] = SHELF_MAX_NS,
+) -> Refusal | None:
     """What forbids the command before the state table is asked; None if nothing does."""
-    urgency = alarm.priority if alarm.top_priority is None else alarm.top_priority
+    urgency = urgency_of(alarm)
     return (
         _refused_person(command, urgency)
         or _refused_form(command)
         or _refused_token(command, alarm)
-        or _refused_shelf(command, urgency, now_ns)
+        or _refused_shelf(command, shelf_max_ns.get(urgency), now_ns)
         or _refused_source(command, alarm)
     )
 
@@ -243,7 +255,7 @@ def _refused_token(command: Command, alarm: Alarm) -> Refusal | None:
     person. Other actions than acknowledge may carry a token, and are then held to it.
     """
     if not command.token:
-        return Refusal.TOKEN_REQUIRED if command.action is Action.ACKNOWLEDGE else None
+        return Refusal.TOKEN_REQUIRED if command.action in _NEEDS_TOKEN else None
     occ_no, _, seq = command.token.partition(":")
     if not (occ_no.isascii() and occ_no.isdigit() and seq.isascii() and seq.isdigit()):
         return Refusal.STALE_TOKEN
@@ -252,20 +264,26 @@ def _refused_token(command: Command, alarm: Alarm) -> Refusal | None:
     return None if alarm.attention_seq <= int(seq) <= alarm.seq else Refusal.STALE_TOKEN
 
 
-def _refused_shelf(command: Command, urgency: Priority, now_ns: int) -> Refusal | None:
+def _refused_shelf(command: Command, max_ns: int | None, now_ns: int) -> Refusal | None:
     if command.action not in _SHELVING:
         return None
-    if urgency not in SHELF_MAX_NS:
+    if max_ns is None:
         return Refusal.NOT_SHELVABLE
     if command.until_ns is None:
         return Refusal.UNTIL_REQUIRED if command.action is Action.SHELVE else None
     if command.until_ns <= now_ns:
         return Refusal.UNTIL_PAST
-    return Refusal.SHELF_TOO_LONG if command.until_ns > now_ns + SHELF_MAX_NS[urgency] else None
+    return Refusal.SHELF_TOO_LONG if command.until_ns > now_ns + max_ns else None
 
 
 def _refused_source(command: Command, alarm: Alarm) -> Refusal | None:
+    """A person neither takes the gateway's own sources away nor speaks in their name."""
+    if command.action is Action.CONFIRM and not alarm.occ_no:
+        return Refusal.NO_OCCURRENCE
+    if command.action not in _NEEDS_SOURCE:
+        return None
+    if is_automatic(command.source):
+        return Refusal.FORBIDDEN
     new = command.source not in alarm.suppressed_by
-    if command.action is Action.SUPPRESS and new and len(alarm.suppressed_by) >= SOURCES_MAX:
-        return Refusal.TOO_MANY_SOURCES
-    return None
+    full = new and len(alarm.suppressed_by) >= SOURCES_MAX
+    return Refusal.TOO_MANY_SOURCES if command.action is Action.SUPPRESS and full else None

@@ -23,10 +23,12 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from gateway.alarms.chain import GENESIS, Anchor, StoredRow, columns_of, is_whole
 from gateway.alarms.files import sync_directory
@@ -35,7 +37,8 @@ from gateway.alarms.salvage import Salvaged, quarantine, salvage
 from gateway.model.alarm import AlarmEvent
 from gateway.model.errors import StorageFault
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: `urgency`, made and filled on the first start with a journal of version 1."""
 DATABASE = "journal.db"
 RESERVE_BYTES = 64 * 1024 * 1024
 """Held back for alarms on a full disk: some 30,000 events."""
@@ -60,12 +63,19 @@ _SCHEMA = (
     "CREATE INDEX event_late ON event (gseq) WHERE late",
     "CREATE TABLE live (alarm_key TEXT PRIMARY KEY, record BLOB NOT NULL, sum BLOB NOT NULL)",
     "CREATE TABLE cursor (name TEXT PRIMARY KEY, gseq INTEGER NOT NULL) WITHOUT ROWID",
+    # After the others: a salvage lays the first page of a new file over one grown from version 1,
+    # and must find their roots where they are.
+    """CREATE TABLE urgency (priority INTEGER NOT NULL, gseq INTEGER NOT NULL,
+        PRIMARY KEY (priority, gseq)) WITHOUT ROWID""",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_CREATED = {statement for statement in _SCHEMA if statement.startswith("CREATE")}
+_URGENCY = _SCHEMA[-2:]  # what version 2 added
 _PUT_EVENT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_LIVE = """INSERT INTO live VALUES (?, ?, ?)
     ON CONFLICT (alarm_key) DO UPDATE SET record = excluded.record, sum = excluded.sum"""
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_PUT_URGENCY = "INSERT OR IGNORE INTO urgency VALUES (?, ?)"
 _PUT_CURSOR = "INSERT OR REPLACE INTO cursor VALUES (?, ?)"
 
 
@@ -193,17 +203,23 @@ class JournalDatabase:
         self.write(lambda db: db.execute(_PUT_META, ("epoch", epoch)), fenced=False)
         self.epoch = epoch
 
-    def put_events(self, rows: list[StoredRow], live: list[LiveRow]) -> None:
-        """Rows, the live rows they leave, and the head; all or nothing."""
+    def put_events(
+        self, rows: list[StoredRow], live: list[LiveRow], urgency: list[tuple[int, int]]
+    ) -> None:
+        """Rows, the live rows they leave, (priority, gseq) of each, the head; all or nothing."""
         head = Anchor(rows[-1].gseq, rows[-1].hash)
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany(_PUT_EVENT, rows)
+            db.executemany(_PUT_URGENCY, urgency)
             db.executemany(_PUT_LIVE, live)
             _put_head(db, head)
 
         self.write(work)
         self.head = head
+
+    def put_anchor(self, pointer: bytes) -> None:
+        self.write(lambda db: db.execute(_PUT_META, ("anchor", pointer)))
 
     def put_cursor(self, name: str, gseq: int) -> None:
         self.write(lambda db: db.execute(_PUT_CURSOR, (name, gseq)))
@@ -270,9 +286,12 @@ class JournalDatabase:
     def _connect(self) -> None:
         self._writer = _connection(self._path)
         schema = self._writer.execute("SELECT sql FROM sqlite_master WHERE sql > ''").fetchall()
+        found = {sql for (sql,) in schema}
         if not schema:
             _create(self._writer)
-        elif {sql for (sql,) in schema} != {sql for sql in _SCHEMA if sql.startswith("CREATE")}:
+        elif found == _CREATED - set(_URGENCY):
+            _add_urgency(self._writer)
+        elif found != _CREATED:
             raise _DamagedError("the schema is not ours")
         elif self._writer.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
             raise _DamagedError("the version is not ours")
@@ -366,11 +385,14 @@ class JournalDatabase:
         self.damage.note(f"{len(events)} events salvaged", lost=max(0, missing))
         db.execute("BEGIN IMMEDIATE")
         db.executemany(_PUT_EVENT.replace("INSERT", "INSERT OR IGNORE"), events)
+        db.executemany(_PUT_URGENCY, _urgency_of(events))
         db.executemany(_PUT_LIVE, [(key, *row) for key, row in live.items()])
         db.executemany(_PUT_CURSOR, found.cursors)
         epoch = found.meta.get("epoch")
         epoch = max(self.epoch, epoch if isinstance(epoch, int) else 0)
         db.executemany(_PUT_META, (("epoch", epoch), ("skip", head.gseq)))
+        if isinstance(found.meta.get("anchor"), bytes):
+            db.execute(_PUT_META, ("anchor", found.meta["anchor"]))
         _put_head(db, head)
         db.execute("COMMIT")
 
@@ -425,6 +447,24 @@ class JournalDatabase:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StorageFault(f"{self._path}: {error}") from error
+
+
+def _add_urgency(db: sqlite3.Connection) -> None:
+    """Version 1 to 2. Only what some sink has not been told yet is looked up by urgency."""
+    told = db.execute("SELECT min(gseq) FROM cursor").fetchone()[0] or 0
+    rows = (StoredRow(*row) for row in db.execute("SELECT * FROM event WHERE gseq > ?", (told,)))
+    urgency = list(_urgency_of(rows))
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _URGENCY:
+        db.execute(statement)
+    db.executemany(_PUT_URGENCY, urgency)
+    db.execute("COMMIT")
+
+
+def _urgency_of(rows: Iterable[StoredRow]) -> Iterator[tuple[int, int]]:
+    for row in rows:
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged: left out when read
+            yield int(orjson.loads(row.record)["alarm"]["priority"]), row.gseq
 
 
 def read_only(path: Path) -> sqlite3.Connection:

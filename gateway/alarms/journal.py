@@ -4,7 +4,9 @@
       event       gseq | columns to search by | record | prev | hash     never updated or deleted
       live        the row of each alarm key as its last event left it, in the same transaction
       cursor      how far each alarm sink has committed
-      meta        epoch, head, head_hash
+      urgency     priority and gseq: what is told first
+      meta        epoch, head, head_hash, anchor
+    anchors.jsonl signed anchors of the chain (anchors.py), anchor.key and .pub (signing.py)
     epoch         epoch, head and version at the last start, in case journal.db is lost
     checkpoint-*  the rule core's state (checkpoint.py)
     reserve       bytes held back: given up when the disk is full, so that alarms still fit
@@ -22,7 +24,7 @@ loss gseq goes on far above anything that can have been used.
 Surprising: losing a sink's cursor tells that sink everything again. Twice is better than never.
 
 Not here: what the events are (book.py), the bytes of a record (record.py), the chain (chain.py),
-the file itself (database.py), signed anchors of the chain (later work), pruning (there is none:
+the file itself (database.py), whether somebody changed it (verify.py), pruning (there is none:
 evidence is kept).
 """
 
@@ -32,7 +34,8 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from gateway.alarms.anchors import ANCHORS, AnchorLog, AnchorPointer, SignedAnchor
 from gateway.alarms.book import LATE_KEPT, AlarmBook, LateIdentity
 from gateway.alarms.chain import (
     Anchor,
@@ -62,8 +66,21 @@ from gateway.alarms.database import (
 )
 from gateway.alarms.files import write_whole
 from gateway.alarms.record import decode_alarm, encode
+from gateway.alarms.signing import KEY, PUBLIC_KEY, SigningKey, write_public
 from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.errors import Refused, StorageFault, Unavailable
+
+# The keys come from the few urgent rows, their events from the index by key: what a backlog of
+# less urgent events costs is nothing.
+_URGENT = """WHERE gseq IN (
+    SELECT gseq FROM event INDEXED BY event_by_key WHERE gseq > ? AND alarm_key IN (
+        SELECT alarm_key FROM urgency JOIN event USING (gseq)
+        WHERE urgency.priority IN ({}) AND urgency.gseq > ? AND urgency.gseq <= ?)
+    ORDER BY gseq LIMIT ?)
+    ORDER BY gseq"""
+
+
+_NO_END = 2**62
 
 
 class JournalCursor:
@@ -88,16 +105,28 @@ class JournalCursor:
 class Journal:
     """One open journal. Any thread may call; a reader never waits for a sync, or a sync for it."""
 
-    def __init__(self, directory: Path, lock: int, database: JournalDatabase) -> None:
+    def __init__(
+        self, directory: Path, lock: int, database: JournalDatabase, *, key_path: Path | None
+    ) -> None:
         """Use `Journal.open`."""
         self.directory = directory
         self._lock = lock
         self._database = database
         self._checkpoints = CheckpointFiles(directory)
+        self._anchors = AnchorLog(directory)
+        self._anchor_lock = threading.Lock()  # taken before write_lock where both are
+        self._key_path = key_path
+        self._key: SigningKey | None = None
 
     @classmethod
-    def open(cls, directory: Path, *, reserve_bytes: int = RESERVE_BYTES) -> Journal:
-        """Open or create, in a new epoch.
+    def open(
+        cls,
+        directory: Path,
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+        key_path: Path | None = None,
+    ) -> Journal:
+        """Open or create, in a new epoch. `key_path`: of the key that signs, if not in here.
 
         Raises: Unavailable if another process has it; Refused if a newer version wrote it;
         StorageFault if the disk cannot be written. Damage is not raised: see `damage`.
@@ -112,7 +141,8 @@ class Journal:
         except OSError as error:
             os.close(lock)
             raise Unavailable(f"{directory}: another process has this journal open") from error
-        journal = cls(directory, lock, JournalDatabase(directory, reserve_bytes=reserve_bytes))
+        database = JournalDatabase(directory, reserve_bytes=reserve_bytes)
+        journal = cls(directory, lock, database, key_path=key_path)
         try:
             journal._start()
         except BaseException:
@@ -167,7 +197,7 @@ class Journal:
 
     @property
     def anchor(self) -> Anchor:
-        """The end of the chain: what to keep off the box, for `verify`."""
+        """The end of the chain; signed, and to be kept off the box, it is `newest_anchor`."""
         return self._database.head
 
     @property
@@ -190,7 +220,8 @@ class Journal:
             if len(new) < len(events):
                 self._assert_stored(event for event in events if event.alarm.gseq <= self.head)
             if new:
-                self._database.put_events(*self._rows_of(new))
+                urgency = [(int(event.alarm.priority), event.alarm.gseq) for event in new]
+                self._database.put_events(*self._rows_of(new), urgency)
             return self.head
 
     def _rows_of(
@@ -203,9 +234,10 @@ class Journal:
             assert event.alarm.gseq == at.gseq + 1, (
                 f"{event.alarm.gseq} after {at.gseq}: give again first what could not be stored"
             )
-            record, live[event.alarm.alarm_key] = encode(event)
+            columns = columns_of(event)
+            record, live[columns[2]] = encode(event)
             total = link(at.hash, event.alarm.gseq, record)
-            rows.append(StoredRow(*columns_of(event), record, at.hash, total))
+            rows.append(StoredRow(*columns, record, at.hash, total))
             at = Anchor(event.alarm.gseq, total)
         return rows, [(key, record, sum_of(record)) for key, record in live.items()]
 
@@ -215,6 +247,64 @@ class Journal:
             for row in self._database.events("WHERE gseq = ?", (event.alarm.gseq,)):
                 same = row.record == encode(event)[0]
                 assert same, f"another event is stored as {event.alarm.gseq}"
+
+    # --- signed anchors
+
+    @property
+    def newest_anchor(self) -> SignedAnchor | None:
+        """The newest one, of an earlier run too: for whoever keeps it off the box."""
+        return self._anchors.newest
+
+    def sign(self, now_ns: int, *, occasion: str = "") -> SignedAnchor | None:
+        """Vouch for everything stored so far. None if the newest anchor does so already; an
+        occasion ("start", "stop") is signed in any case.
+
+        Raises: StorageFault; events go on being stored, and a later anchor vouches for them too.
+        """
+        with self._anchor_lock:
+            end = self._end_of_anchors()
+            head, epoch, newest = self._database.head, self.epoch, self._anchors.newest
+            is_new = newest is None or (newest.epoch, newest.gseq) != (epoch, head.gseq)
+            if not is_new and not occasion:
+                return None
+            key = self._signing_key()
+            anchor = SignedAnchor(
+                *(end.no + 1, end.digest, epoch, head.gseq, head.hash, now_ns, occasion),
+                key=key.public,
+            ).signed_by(key)
+            self._anchors.append(anchor)
+            self._database.put_anchor(anchor.pointer.pack())
+            return anchor
+
+    def _end_of_anchors(self) -> AnchorPointer:
+        if self._anchors.end is not None:
+            return self._anchors.end
+        rows = self._database.ask("SELECT value FROM meta WHERE name = 'anchor'")
+        noted = AnchorPointer.unpack(rows[0][0] if rows else None)
+        end = self._anchors.find_end(noted)
+        newest = self._anchors.newest
+        if noted.no > (newest.no if newest else 0):
+            self.damage.note(f"{ANCHORS} has lost its end: {noted.no} were signed", files=1)
+        return end
+
+    def _signing_key(self) -> SigningKey:
+        """Made when there is none. One that cannot be read is replaced only in our own folder, and
+        kept aside: everybody who trusts the old one must be told. Raises: StorageFault."""
+        if self._key is not None:
+            return self._key
+        path = self._key_path or self.directory / KEY
+        try:
+            self._key = SigningKey.load(path)
+        except FileNotFoundError:
+            self._key = SigningKey.create(path)
+        except (OSError, ValueError, TypeError) as error:
+            if self._key_path is not None or isinstance(error, OSError):
+                raise StorageFault(f"{path}: {error}") from error
+            self._database.keep_copies([path], f"{KEY} is unreadable, there is a new one")
+            path.unlink()
+            self._key = SigningKey.create(path)
+        write_public(self.directory / PUBLIC_KEY, self._key.public)
+        return self._key
 
     def commit_cursor(self, name: str, gseq: int) -> None:
         with self._database.write_lock:
@@ -237,11 +327,33 @@ class Journal:
 
     def read(self, after_gseq: int, limit: int = 500) -> list[AlarmEvent]:
         """Up to `limit` events after `after_gseq`, in order; damaged ones are left out."""
+        where = "WHERE gseq > ? ORDER BY gseq LIMIT ?"
+        return self._read_up_to(limit, after_gseq, lambda at, left: (where, (at, left)))
+
+    def read_urgent(
+        self, after_gseq: int, priority_max: int, limit: int = 500, *, until_gseq: int = _NO_END
+    ) -> list[AlarmEvent]:
+        """Up to `limit` events after `after_gseq`, in order, of every alarm key that has one there
+        at least as urgent as `priority_max` (1 is the most urgent): all of such a key's events, so
+        that whoever tells these first tells each alarm's story in order. Page by page that holds
+        only with one `until_gseq`: an event up to it makes its key urgent, none that comes later.
+        """
+        priorities = ",".join(str(priority) for priority in range(1, priority_max + 1))
+        where = _URGENT.format(priorities)
+        return self._read_up_to(
+            limit, after_gseq, lambda at, left: (where, (at, after_gseq, until_gseq, left))
+        )
+
+    def _read_up_to(
+        self,
+        limit: int,
+        after_gseq: int,
+        question: Callable[[int, int], tuple[str, tuple[int, ...]]],
+    ) -> list[AlarmEvent]:
+        """Page by page, around damaged events; `question` of the gseq reached and what is left."""
         events: list[AlarmEvent] = []
         while len(events) < limit:
-            wanted = limit - len(events)
-            where = "WHERE gseq > ? ORDER BY gseq LIMIT ?"
-            rows = self._database.events(where, (after_gseq, wanted))
+            rows = self._database.events(*question(after_gseq, limit - len(events)))
             if not rows:
                 break
             after_gseq = rows[-1].gseq
@@ -265,6 +377,12 @@ class Journal:
             values += (alarm_key,)
         rows = self._database.events(f"{where} ORDER BY gseq LIMIT ?", (*values, limit))
         return list(self._events_of(rows))
+
+    def ask(self, question: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Rows of the last committed state, for who reads in bulk (columns.py, reader.py).
+
+        Raises: StorageFault."""
+        return self._database.ask(question, values)
 
     def summary(self, from_ns: int, to_ns: int) -> dict[str, dict[str, int]]:
         """`{rule kind: {"activated": n, "cleared": n}}` of what happened in [from_ns, to_ns)."""

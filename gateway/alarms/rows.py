@@ -8,41 +8,51 @@ Not here: the flags (alarm_rules/lifecycle), refusals (commands.py).
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, call
 from typing import Any, NamedTuple
 
+import orjson
+
 from alarm_rules.lifecycle import Flags, step
-from gateway.alarms.commands import SHELF_MAX_NS, Action, Command
+from gateway.alarms.commands import Action, Command
+from gateway.alarms.policy import WEEK_NS
+from gateway.alarms.ranking import STANDING
 from gateway.model.alarm import Alarm, AlarmState, Transition
-from gateway.model.condition import NORMAL, Conditions, RuleInstance
+from gateway.model.condition import NORMAL, Conditions, Level, RuleInstance
 from gateway.model.quality import Quality
+from gateway.model.rule import Priority, Rule
 
-STANDING = frozenset(
-    {
-        AlarmState.UNACKNOWLEDGED,
-        AlarmState.ACKNOWLEDGED,
-        AlarmState.RETURNED_UNACKNOWLEDGED,
-        AlarmState.LATCHED_UNACKNOWLEDGED,
-        AlarmState.LATCHED_ACKNOWLEDGED,
-    }
-)
-"""States of the standing list: what a person can see and has not finished with."""
+SHELVINGS_KEPT = 64
+"""Times of shelving kept in a row: an alarm shelved more often in a week shows as this many."""
 
+DIGESTS_KEPT = 10_000
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+_DIGESTS: dict[tuple[int, tuple[Level, ...]], tuple[Rule, str]] = {}
 
 _NAMES = tuple(field.name for field in fields(Alarm))
 _AT = {name: at for at, name in enumerate(_NAMES)}
 _VALUES = attrgetter(*_NAMES)
+_SETTERS = tuple(getattr(Alarm, name).__set__ for name in _NAMES)
 
 
 def with_changes(row: Alarm, changes: Mapping[str, Any]) -> Alarm:
-    """`dataclasses.replace`, three times as fast: a flood makes ten thousand of them."""
+    """`dataclasses.replace`, six times as fast: a flood makes ten thousand of them.
+
+    The new row's slots are filled from C, past the `__init__` of a frozen class, which sets them
+    one by one through a lookup each.
+    """
     values = list(_VALUES(row))
     for name, value in changes.items():
         values[_AT[name]] = value
-    return Alarm(*values)
+    new = object.__new__(Alarm)
+    deque(map(call, _SETTERS, repeat(new), values), maxlen=0)
+    return new
 
 
 class Change(NamedTuple):
@@ -74,6 +84,8 @@ class Told(NamedTuple):
     late: bool = False
     level: str = ""
     quiet: bool = False  # seen, not heard
+    step: int = 0
+    recipients: tuple[str, ...] = ()
 
 
 def changes_of(conditions: Conditions, instances: Sequence[RuleInstance]) -> list[Change]:
@@ -124,24 +136,28 @@ def flags_of(row: Alarm) -> Flags:
 def new_row(instance: RuleInstance) -> Alarm:
     rule = instance.rule
     top = min((level.priority for level in instance.levels), default=rule.priority)
-    return Alarm(
-        alarm_key=instance.alarm_key,
-        rule_id=rule.id,
-        rule_kind=rule.kind,
-        target=instance.target,
-        point_id=instance.point_id,
-        priority=top,
-        top_priority=top,
-        scheme=rule.scheme,
-        unit=instance.unit,
-        name=rule.name,
-        action=rule.action,
-        location=instance.location,
-        area=instance.area,
-        display_name=instance.display_name,
-        citation=rule.citation,
-        rule_version=rule.version,
-    )
+    facts = {
+        "alarm_key": instance.alarm_key,
+        "rule_id": rule.id,
+        "rule_kind": rule.kind,
+        "target": instance.target,
+        "point_id": instance.point_id,
+        "priority": top,
+        "top_priority": top,
+        "scheme": rule.scheme,
+        "unit": instance.unit,
+        "name": rule.name,
+        "action": rule.action,
+        "location": instance.location,
+        "area": instance.area,
+        "display_name": instance.display_name,
+        "citation": rule.citation,
+        "rule_version": rule.version,
+    }
+    return with_changes(_BLANK, facts)
+
+
+_BLANK = Alarm("", "", "", "", "", Priority.LOW)
 
 
 def described(row: Alarm, change: Change) -> dict[str, Any]:
@@ -170,8 +186,57 @@ def described(row: Alarm, change: Change) -> dict[str, Any]:
         "point_id": instance.point_id or row.point_id,
         "condition_time_ns": change.began_ns,
         "active_time_ns": change.time_ns,
+        "level_time_ns": change.time_ns,
         "planned": change.quality == Quality.UNCERTAIN_CALIBRATING,
+        "rule_digest": digest_of(instance),
     }
+
+
+def edited(instance: RuleInstance) -> dict[str, Any]:
+    """What an edited rule says of an alarm it has not judged yet: its words, not its verdict."""
+    rule = instance.rule
+    return {
+        "top_priority": min((level.priority for level in instance.levels), default=rule.priority),
+        "scheme": rule.scheme,
+        "unit": instance.unit,
+        "name": rule.name,
+        "action": rule.action,
+        "citation": rule.citation,
+        "rule_version": rule.version,
+        "rule_digest": digest_of(instance),
+    }
+
+
+def digest_of(instance: RuleInstance) -> str:
+    """Names what an alarm is judged by: the same digest, the same limits, delays and latching."""
+    rule = instance.rule
+    # By identity: a rule holds mappings and has no hash. It is kept, so that its id stays its own.
+    kept = _DIGESTS.get((id(rule), instance.levels))
+    if kept is None or kept[0] is not rule:
+        if len(_DIGESTS) >= DIGESTS_KEPT:
+            _DIGESTS.clear()
+        levels = [
+            [level.name, level.priority, level.limit, level.latching] for level in instance.levels
+        ]
+        parts: list[object] = [rule.kind, rule.version, rule.parameters, levels]
+        parts += [rule.on_delay_s, rule.off_delay_s, rule.latching]
+        # Named one by one: a field added to a class must not look like an edit of every rule.
+        try:
+            body = orjson.dumps(parts, default=repr, option=_CANONICAL)
+        except orjson.JSONEncodeError:  # half a surrogate pair, a number of more than 64 bits
+            body = repr(parts).encode("utf-8", "replace")
+        text = hashlib.sha256(body).hexdigest()[:12]
+        kept = _DIGESTS[id(rule), instance.levels] = (rule, text)
+    return kept[1]
+
+
+def latches(change: Change) -> bool:
+    """Whether the level reached latches: as the level says, else as its rule."""
+    rule = change.instance.rule
+    if change.level == NORMAL:
+        return rule.latching
+    own = change.instance.levels[change.level - 1].latching
+    return rule.latching if own is None else own
 
 
 def transition_of(row: Alarm, change: Change) -> Transition:
@@ -244,10 +309,22 @@ def _comment(_: Alarm, command: Command, _now_ns: int) -> _Changes:
     return {"comment": command.text.strip()}
 
 
+def _confirm(_: Alarm, command: Command, now_ns: int) -> _Changes:
+    return {"confirmed_by": command.actor, "confirmed_time_ns": now_ns}
+
+
 def _shelve(row: Alarm, command: Command, now_ns: int) -> _Changes:
-    urgency = row.priority if row.top_priority is None else row.top_priority
-    until_ns = command.until_ns or now_ns + SHELF_MAX_NS[urgency]
-    return {"shelved_until_ns": until_ns, "hidden_note": _note(command)}
+    times = (*shelvings_in_week(row, now_ns), now_ns)[-SHELVINGS_KEPT:]
+    return {
+        "shelved_until_ns": command.until_ns,
+        "hidden_note": _note(command),
+        "shelvings": times,
+    }
+
+
+def shelvings_in_week(row: Alarm, now_ns: int) -> tuple[int, ...]:
+    """When the alarm was shelved in the seven days before `now_ns`."""
+    return tuple(time_ns for time_ns in row.shelvings if time_ns > now_ns - WEEK_NS)
 
 
 def _unshelve(row: Alarm, command: Command, now_ns: int) -> _Changes:
@@ -276,6 +353,7 @@ def _nothing(_: Alarm, _command: Command, _now_ns: int) -> _Changes:
 
 ASKED: Mapping[Action, Callable[[Alarm, Command, int], _Changes]] = {
     Action.ACKNOWLEDGE: _acknowledge,
+    Action.CONFIRM: _confirm,
     Action.COMMENT: _comment,
     Action.SHELVE: _shelve,
     Action.SHELVE_ONCE: _shelve,

@@ -14,6 +14,14 @@ from enum import StrEnum
 
 from gateway.model.rule import Citation, Priority
 
+SHELF_MAX_S: Mapping[Priority, int] = {
+    # One shift; an hour for what is urgent; never for what is critical (no entry).
+    Priority.HIGH: 3_600,
+    Priority.MEDIUM: 8 * 3_600,
+    Priority.LOW: 8 * 3_600,
+}
+"""How long an alarm may be shelved at most; a site may shorten it, never lengthen it."""
+
 
 class AlarmState(StrEnum):
     """The derived display state."""
@@ -52,6 +60,10 @@ class Transition(StrEnum):
     ENABLED = "ENA"
     COMMENTED = "CMT"
     HISTORICAL = "HIST"  # found in late data, or while disabled: recorded, never annunciated
+    CONFIRMED = "CNF"  # a person states that the corrective action is done
+    OVERDUE = "OVD"  # nobody acknowledged it in time: further people are told, nothing else changes
+    RULE_CHANGED = "EDT"  # the rule was edited while the alarm stood or was hidden
+    REMOVED = "REM"  # its rule, or its point's place in the rule, is gone: closed, row taken away
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ class Alarm:
     level: str = ""  # HH, H, L, LL, OFFLINE, … of the condition
     scheme: str = ""
     scheme_level: str = ""
-    value: float | None = None  # at activation
+    value: float | None = None  # that made the level in force
     peak: float | None = None
     limit: float | None = None
     unit: str = ""
@@ -112,6 +124,18 @@ class Alarm:
     hidden_note: str = ""  # who shelved, suppressed, disabled or took it out of service, and why
     judged_time_ns: int | None = None  # event time of the newest verdict of the rule core
     judged: tuple[str, ...] = ()  # the levels it gave at that instant; the last holds, "" is normal
+    # --- later than the first journals; left out of a record where nothing is in them
+    initial_value: float | None = None  # at activation
+    level_time_ns: int | None = None  # the level in force took effect
+    first_out: tuple[str, ...] = ()  # groups in which this occurrence came first
+    confirmed_by: str = ""  # who stated that the corrective action is done
+    confirmed_time_ns: int | None = None
+    attention_time_ns: int | None = None  # since when it waits, in sight, for a person
+    overdue_step: int = 0  # escalation steps told since then
+    realarm_count: int = 0  # in this occurrence
+    shelvings: tuple[int, ...] = ()  # when it was shelved in the last seven days
+    removed: bool = False  # its rule is gone; kept for its numbers only
+    rule_digest: str = ""  # of the rule and its levels as they were judged by
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +147,15 @@ class AlarmEvent:
     time_ns: int  # when it happened, in event time
     recorded_time_ns: int  # when the gateway found out
     from_state: AlarmState
-    annunciate: bool  # sound and notify: only what a person may see now
+    annunciate: bool  # asks for a person now, in sight: to be sounded (flood.py says how)
     value: float | None = None
     limit: float | None = None
     actor: str = ""  # "" for the process itself
     comment: str = ""
     late: bool = False
     level: str = ""  # of this transition; for HISTORICAL the level found, "" for its end
+    step: int = 0  # OVERDUE: which escalation step, from 1
+    recipients: tuple[str, ...] = ()  # OVERDUE: who is told, as the site names them
 
     @property
     def identity(self) -> tuple[str, int, int]:

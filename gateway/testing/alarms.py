@@ -238,6 +238,7 @@ class AlarmSpec:
         if not (self.active and self.enabled):
             return "noop"
         self.acknowledged = False
+        self.latched = self.latched or self.latching
         return "ok"
 
     def _deescalated(self) -> str:
@@ -336,3 +337,17 @@ class AlarmSpec:
         return "ok"
 
     _historical = _commented
+    _rule_changed = _commented
+
+    def _confirmed(self) -> str:
+        return "ok" if self.acknowledged else "reject"
+
+    def _overdue(self) -> str:
+        return "noop" if self.acknowledged or not self.is_visible else "ok"
+
+    def _removed(self) -> str:
+        fresh = AlarmSpec(latching=self.latching).vector()
+        if self.vector() == fresh:
+            return "noop"
+        self.at(fresh)
+        return "ok"

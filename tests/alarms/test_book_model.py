@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -32,7 +33,8 @@ INSTANCES = [make_instance("plain"), make_instance("latching", latching=True)]
 KEYS = [instance.alarm_key for instance in INSTANCES]
 WHICH = st.integers(0, len(INSTANCES) - 1)
 LEVELS = {"": 0, "H": 1, "HH": 2}
-BY_A_PERSON = {T.ACKNOWLEDGED, T.UNSHELVED, T.DISABLED}
+# A rule goes because a person took it away.
+BY_A_PERSON = {T.ACKNOWLEDGED, T.UNSHELVED, T.DISABLED, T.REMOVED}
 REASONS_TO_SOUND = {
     T.ACTIVATED,
     T.ESCALATED,
@@ -51,6 +53,9 @@ class Lives(RuleBasedStateMachine):
         self.sources = [set() for _ in INSTANCES]
         self.until = [None for _ in INSTANCES]
         self.level = ["" for _ in INSTANCES]
+        self.live = [True for _ in INSTANCES]
+        self.late = set()
+        self.confirmed = [False for _ in INSTANCES]
         self.event_time = 1_000 * S
         self.now = 2_000 * S
         self.told: list[Row] = []  # all the rules ever said
@@ -64,7 +69,7 @@ class Lives(RuleBasedStateMachine):
         self.journal = Journal.open(self.directory, reserve_bytes=0)
         self.book = AlarmBook(self.journal.epoch, gseq=self.journal.head)
         self.journal.restore_into(self.book)
-        self.book.declare(INSTANCES)
+        assert self.follow() == []
 
     def teardown(self) -> None:
         live = [encode_alarm(row) for row in self.book.snapshot()]
@@ -79,7 +84,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(which=WHICH, level=st.sampled_from(list(LEVELS)), gap=st.integers(0, 70))
     def the_rules_say(self, which: int, level: str, gap: int) -> None:
-        if level != self.level[which]:
+        if level != self.level[which] and self.live[which]:
             self.live_through(which, level, gap)
             self.keep(self.apply(self.told[-1:]))
 
@@ -87,7 +92,7 @@ class Lives(RuleBasedStateMachine):
     def the_rules_say_and_the_process_dies_before_the_journal(
         self, which: int, level: str, gap: int
     ) -> None:
-        if level == self.level[which]:
+        if level == self.level[which] or not self.live[which]:
             return
         self.live_through(which, level, gap)
         lost = self.apply(self.told[-1:])
@@ -98,8 +103,11 @@ class Lives(RuleBasedStateMachine):
 
     @rule(which=WHICH, level=st.sampled_from(list(LEVELS)), at=st.integers(0, 5))
     def late_data_is_found(self, which: int, level: str, at: int) -> None:
+        if not self.live[which]:
+            return
         row = Row(which, level, at * S, late=True)
-        new = row not in self.told
+        new = (which, level, at) not in self.late  # history is known by itself, whoever found it
+        self.late.add((which, level, at))
         self.told.append(row)
         events = self.apply([row])
         assert [event.transition for event in events] == [T.HISTORICAL] * new
@@ -124,6 +132,9 @@ class Lives(RuleBasedStateMachine):
             ),
             self.now,
         )
+        if not self.live[which]:
+            assert (result.reason, result.events) == ("unknown_alarm", ())
+            return
         answer = self.ask_spec(which, action, source)
         assert result.accepted == (answer != "reject"), result.reason
         assert bool(result.events) == (answer == "ok")
@@ -136,8 +147,38 @@ class Lives(RuleBasedStateMachine):
         self.now += seconds * S
         for which, spec in enumerate(self.specs):
             if spec.shelf and self.until[which] <= self.now:
-                assert spec.do(T.SHELF_EXPIRED) == "ok"
+                assert self.do(which, T.SHELF_EXPIRED) == "ok"
         self.keep(self.book.tick(self.now))
+
+    @rule(which=WHICH)
+    def a_rule_no_longer_matches(self, which: int) -> None:
+        row = self.book.get(KEYS[which])
+        if not self.live[which] or row is None or row.removed:
+            return
+        self.live[which] = False
+        self.do(which, T.REMOVED)
+        self.level[which] = ""
+        self.sources[which].clear()
+        # Nothing judges it any more, and what does so later begins with what is then.
+        self.told = [None if row and row.instance == which else row for row in self.told]
+        events = self.follow()
+        assert [event.transition for event in events] == [T.REMOVED]
+        self.keep(events)
+        assert self.book.get(KEYS[which]).removed
+        assert self.follow() == []
+
+    @rule(which=WHICH, level=st.sampled_from(list(LEVELS)))
+    def a_rule_matches_again(self, which: int, level: str) -> None:
+        if self.live[which]:
+            return
+        self.live[which] = True
+        self.level[which] = level
+        if level:
+            assert self.do(which, T.ACTIVATED) == "ok"
+        codes = [0 for _ in INSTANCES]
+        codes[which] = LEVELS[level]
+        self.keep(self.follow(codes))
+        assert self.follow(codes) == []
 
     @rule()
     def the_rules_save_their_state(self) -> None:
@@ -168,6 +209,7 @@ class Lives(RuleBasedStateMachine):
             row = self.book.get(key)
             if row is not None:
                 assert flags_of(row) == spec.vector()
+                assert bool(row.confirmed_by) == self.confirmed[KEYS.index(key)]
                 if row.enabled:
                     assert row.active == (row.judged[-1:] not in ((), ("",)))
 
@@ -191,10 +233,22 @@ class Lives(RuleBasedStateMachine):
             transition = T.ACTIVATED
         else:
             transition = T.ESCALATED if LEVELS[level] > LEVELS[was] else T.DEESCALATED
-        assert spec.do(transition) == "ok"
+        assert self.do(which, transition) == "ok"
+
+    def do(self, which: int, event: T) -> str:
+        """Let the specification live through it; who asks anew is no longer confirmed."""
+        was = self.specs[which].acknowledged
+        answer = self.specs[which].do(event)
+        if was and not self.specs[which].acknowledged:
+            self.confirmed[which] = False
+        return answer
+
+    def follow(self, codes=None):
+        levels = np.array(codes or [0 for _ in INSTANCES], np.uint8)
+        return self.book.follow(INSTANCES, np.array(self.live), self.now, levels=levels)
 
     def ask_spec(self, which: int, action: Action, source: str) -> str:
-        spec, sources = self.specs[which], self.sources[which]
+        sources = self.sources[which]
         if action is Action.SUPPRESS:
             if source in sources:
                 return "noop"
@@ -207,12 +261,19 @@ class Lives(RuleBasedStateMachine):
             sources.remove(source)
             if sources:
                 return "ok"
-        answer = spec.do(TRANSITION[action])
+        row = self.book.get(KEYS[which])
+        if action is Action.CONFIRM and (row is None or not row.occ_no):
+            return "reject"
+        answer = self.do(which, TRANSITION[action])
+        if action is Action.CONFIRM and answer == "ok":
+            answer = "noop" if self.confirmed[which] else "ok"
+            self.confirmed[which] = True
         if action is Action.ENABLE and answer == "ok" and self.level[which]:
-            assert spec.do(T.ACTIVATED) == "ok"
+            assert self.do(which, T.ACTIVATED) == "ok"
         return answer
 
     def apply(self, rows: list[Row]):
+        rows = [row for row in rows if row is not None]
         parts = [rows] if len(rows) < 3 else [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
         return [
             event
@@ -250,7 +311,7 @@ class Lives(RuleBasedStateMachine):
             assert not (asked_on and not row.open), "I1"
             assert not (asked_on and row.acknowledged), "I2"
         if before.latched and not row.latched:
-            assert event.transition in (T.RESET, T.DISABLED), "I3"
+            assert event.transition in (T.RESET, T.DISABLED, T.REMOVED), "I3"
 
 
 def timeless(event):
@@ -259,7 +320,9 @@ def timeless(event):
 
 
 Lives.TestCase.settings = settings(
-    max_examples=max(40, settings.default.max_examples // 20), stateful_step_count=30
+    max_examples=max(40, settings.default.max_examples // 20),
+    stateful_step_count=30,
+    deadline=None,  # a step is many syncs, on a disk others use too
 )
 Lives.TestCase.pytestmark = pytest.mark.slow
 TestLives = Lives.TestCase
