@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import ConfigError, GatewayError
+from gateway.runtime.journal_cli import add_journal_commands, add_report_commands
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-BENCHES = ("pipeline", "rules", "spool", "decode")
+BENCHES = ("pipeline", "rules", "spool", "decode", "backtest")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_site_commands(commands)
     _add_tools(commands)
+    _add_history_commands(commands)
+    add_journal_commands(commands)
+    add_report_commands(commands)
     return parser
 
 
@@ -128,6 +132,130 @@ def _add_tools(commands: Commands) -> None:
     bench.add_argument("--json", action="store_true")
     bench.add_argument("--seconds", type=float, default=10.0, help="about how long to measure")
     bench.set_defaults(run=_bench)
+
+
+def _time(text: str) -> int:
+    from gateway.runtime.instants import time_ns_of  # noqa: PLC0415
+
+    try:
+        return time_ns_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _file(text: str) -> Path | None:
+    return None if text == "-" else Path(text)
+
+
+def _add_history_commands(commands: Commands) -> None:
+    replay = commands.add_parser("replay", help="recorded samples through the same road")
+    replay.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.toml")
+    replay.add_argument("file", type=_file, metavar="FILE", help="CSV, Parquet, Arrow; - is stdin")
+    replay.add_argument("--until", type=_time, metavar="TIME", help="let the clock run up to here")
+    replay.add_argument(
+        "--data-dir", type=Path, metavar="D", help="keep spool and journal in this empty folder"
+    )
+    replay.add_argument(
+        "--declare", action="store_true", help="take points the site does not know, too"
+    )
+    replay.set_defaults(run=_replay, log_level=logging.WARNING)
+
+    backtest = commands.add_parser(
+        "backtest", help="what another rule set would have raised over stored history"
+    )
+    backtest.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.toml")
+    backtest.add_argument(
+        "--rules", type=Path, required=True, metavar="OTHER.toml",
+        help="packs, [[pack_override]], [[rule]]; a section it has not is the site's own",
+    )  # fmt: skip
+    _add_span(backtest)
+    backtest.add_argument("--json", action="store_true")
+    backtest.set_defaults(run=_backtest, log_level=logging.WARNING)
+
+    explain = commands.add_parser("explain", help="why an alarm did or did not fire")
+    explain.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.toml")
+    explain.add_argument("point", metavar="POINT")
+    explain.add_argument("--at", dest="at_ns", type=_time, required=True, metavar="TIME")
+    explain.add_argument("--window-h", type=float, help="judge from so long before (default 24)")
+    explain.add_argument("--json", action="store_true")
+    explain.set_defaults(run=_explain, log_level=logging.WARNING)
+    _add_lint(commands)
+
+
+def _add_lint(commands: Commands) -> None:
+    lint = commands.add_parser(
+        "lint",
+        aliases=["rule-lint"],
+        help="false alarms a day and detection delay of limit rules, from stored history",
+    )
+    lint.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.toml")
+    lint.add_argument("--rules", type=Path, metavar="R.toml", help="default: the site's own")
+    lint.add_argument("--days", type=float, default=7.0, metavar="N", help="of history (7)")
+    lint.add_argument("--to", dest="to_ns", type=_time, help="their end (default: newest sample)")
+    lint.add_argument("--json", action="store_true")
+    lint.set_defaults(run=_lint, log_level=logging.WARNING)
+
+
+def _add_span(command: argparse.ArgumentParser) -> None:
+    times = "RFC 3339 or integer ns"
+    command.add_argument("--from", dest="from_ns", type=_time, required=True, help=times)
+    command.add_argument("--to", dest="to_ns", type=_time, required=True, help=times)
+
+
+def _backtest(arguments: argparse.Namespace) -> int:
+    from gateway.runtime.backtest import BacktestOptions, run_backtest  # noqa: PLC0415
+
+    return run_backtest(
+        BacktestOptions(
+            config=arguments.config,
+            rules=arguments.rules,
+            from_ns=arguments.from_ns,
+            to_ns=arguments.to_ns,
+            as_json=arguments.json,
+        )
+    )
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from gateway.runtime.explain import ExplainOptions, run_explain  # noqa: PLC0415
+
+    return run_explain(
+        ExplainOptions(
+            config=arguments.config,
+            point=arguments.point,
+            at_ns=arguments.at_ns,
+            as_json=arguments.json,
+            window_s=None if arguments.window_h is None else arguments.window_h * 3600,
+        )
+    )
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    from gateway.runtime.rule_lint import LintOptions, run_lint  # noqa: PLC0415
+
+    return run_lint(
+        LintOptions(
+            config=arguments.config,
+            rules=arguments.rules,
+            days=arguments.days,
+            to_ns=arguments.to_ns,
+            as_json=arguments.json,
+        )
+    )
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from gateway.runtime.replay import ReplayOptions, run_replay  # noqa: PLC0415
+
+    return run_replay(
+        ReplayOptions(
+            config=arguments.config,
+            file=arguments.file,
+            data_dir=arguments.data_dir,
+            until_ns=arguments.until,
+            declare=arguments.declare,
+        )
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:

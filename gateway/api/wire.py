@@ -188,6 +188,11 @@ class AlarmRow(Wire):
     comment: str
     shelved_until_ms: int | None
     reactivation_count: int
+    initial_value: float | None = Field(default=None, description="at activation")
+    first_out: list[str] = Field(default=[], description="groups in which it came first")
+    confirmed_by: str = Field(default="", description="who stated that the action is done")
+    confirmed_ms: int | None = None
+    overdue_step: int = Field(default=0, description="escalation steps told, nobody answered")
 
 
 class EventRow(Wire):
@@ -215,6 +220,8 @@ class EventRow(Wire):
     display_name: str = Field(default="", description="of the point, device or area it is about")
     actor: str
     comment: str
+    step: int = Field(default=0, description="of OVD: the escalation step")
+    recipients: list[str] = Field(default=[], description="of OVD: who is to be told")
 
 
 class PriorityCount(Wire):
@@ -232,6 +239,7 @@ class AlarmsFrame(Wire):
     gseq: int
     counts: list[PriorityCount]
     hidden_count: int
+    planned_count: int = Field(default=0, description="visible, of calibrations; not in counts")
     total_count: int
     alarms: list[AlarmRow] = Field(description="at most as many as asked; total_count tells")
     events: list[EventRow]
@@ -350,6 +358,31 @@ class LatencyRow(Wire):
     max_ms: float | None = None
 
 
+class CallRow(Wire):
+    """One call to a person, as a flood leaves it: an alarm, or a number of them."""
+
+    kind: str = Field(description="alarm, group, or history: found in late data, never sounded")
+    time_ms: int
+    count: int
+    area: str
+    rule_kind: str
+    priority: int = Field(description="of the most urgent")
+    key: str = Field(description="of the most urgent")
+    name: dict[str, str]
+    gseq: int = Field(description="of the first event")
+
+
+class FloodRow(Wire):
+    """Whether more is annunciated than people can follow. Changes what sounds, nothing else."""
+
+    active: bool = False
+    since_ms: int | None = None
+    count_10min: int = 0
+    folded_count: int = 0
+    queued_count: int = 0
+    calls: list[CallRow] = Field(default=[], description="the newest, oldest first")
+
+
 class Status(Wire):
     """The state of the whole core, once a second."""
 
@@ -373,6 +406,7 @@ class Status(Wire):
     rules: RulesRow = RulesRow()
     road: RoadCounts = RoadCounts()
     latency: LatencyRow = LatencyRow()
+    flood: FloodRow = FloodRow()
     rate_per_s: float = 0.0
 
 
@@ -390,7 +424,7 @@ class LinkState(Wire):
 class Command(Wire):
     """One operator's wish. The core decides; the truth comes back over the live stream."""
 
-    name: Literal["acknowledge", "comment", "shelve", "unshelve", "reset"]
+    name: Literal["acknowledge", "comment", "shelve", "unshelve", "reset", "confirm"]
     alarm_key: str = Field(min_length=1, max_length=400)
     operator: str = Field(min_length=1, max_length=64)
     token: str = Field(default="", max_length=64, description="AlarmRow.token as seen")
@@ -559,6 +593,11 @@ def alarm_row(alarm: Alarm) -> AlarmRow:
         comment=alarm.comment,
         shelved_until_ms=ms(alarm.shelved_until_ns),
         reactivation_count=alarm.reactivation_count,
+        initial_value=number(alarm.initial_value),
+        first_out=list(alarm.first_out),
+        confirmed_by=alarm.confirmed_by,
+        confirmed_ms=ms(alarm.confirmed_time_ns),
+        overdue_step=alarm.overdue_step,
     )
 
 
@@ -587,6 +626,8 @@ def event_row(event: AlarmEvent) -> EventRow:
         display_name=alarm.display_name,
         actor=event.actor,
         comment=event.comment,
+        step=event.step,
+        recipients=list(event.recipients),
     )
 
 
@@ -626,13 +667,15 @@ class AlarmEncoder:
         """The standing list as JSON. Alarms in state NORM are nobody's business and left out."""
         shown = sorted((a for a in alarms if a.state is not AlarmState.NORMAL), key=urgency)
         visible = [a for a in shown if a.state not in HIDDEN_STATES]
+        meant = [a for a in visible if not a.planned]
         self._rows = {alarm.alarm_key: self._row(alarm) for alarm in shown[:limit]}
         self._events = {_event_key(event): self._event(event) for event in events}
         frame = {
             "epoch": epoch,
             "gseq": gseq,
-            "counts": [_count(priority, visible) for priority in (1, 2, 3, 4)],
+            "counts": [_count(priority, meant) for priority in (1, 2, 3, 4)],
             "hidden_count": len(shown) - len(visible),
+            "planned_count": len(visible) - len(meant),
             "total_count": len(shown),
             "alarms": [orjson.Fragment(encoded) for _, encoded in self._rows.values()],
             "events": [orjson.Fragment(encoded) for encoded in self._events.values()],

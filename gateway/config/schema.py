@@ -10,12 +10,23 @@ Every option has its unit in its name. Times are seconds unless the name says ot
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    field_validator,
+    model_validator,
+)
 
+from gateway.model.alarm import SHELF_MAX_S
 from gateway.model.point import ID_PATTERN, Point, PointKind, is_valid_id
 from gateway.model.rule import Citation, Confidence, GroupBy, Priority, Rule, Selector
 
@@ -87,6 +98,76 @@ class JudgingSection(Frozen):
     lateness_s: float = Field(default=0.0, ge=0, le=86_400)
     tick_interval_s: float = Field(default=0.2, gt=0, le=10)
     clock_tolerance_s: float = Field(default=5.0, ge=0, le=86_400)
+
+
+class AlarmsSection(Frozen):
+    """How alarms live; by priority where people are concerned."""
+
+    rejoin_window_s: Delay = 60.0  # back within this time: the same occurrence
+    parent_release_s: Delay = 30.0  # a link is back: one polling cycle until its points count again
+    realarm_after_s: dict[PriorityName, Annotated[float, Field(ge=10)]] = Field(
+        default_factory=dict
+    )
+    realarm_max: int = Field(default=10, ge=1, le=1000)
+    shelf_max_s: dict[PriorityName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    flood_start: int = Field(default=10, ge=2)  # annunciations in ten minutes
+    flood_end: int = Field(default=5, ge=1)
+
+    @field_validator("shelf_max_s")
+    @classmethod
+    def _only_shorter(cls, limits: dict[Priority, float]) -> dict[Priority, float]:
+        for priority, limit_s in limits.items():
+            longest_s = SHELF_MAX_S.get(priority)
+            if longest_s is None:
+                raise ValueError(f"{priority.name.lower()} is never shelved")
+            if limit_s > longest_s:
+                raise ValueError(f"{priority.name.lower()} at most {longest_s} s: only shorter")
+        return limits
+
+    @model_validator(mode="after")
+    def _ends_below(self) -> AlarmsSection:
+        if self.flood_end >= self.flood_start:
+            raise ValueError("flood_end below flood_start")
+        return self
+
+
+class AlarmGroupSection(Frozen):
+    """Alarms of one cause, of which the first tells most. What is left out is any."""
+
+    name: Id
+    rules: tuple[str, ...] = ()  # ids, * stands for any part
+    areas: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    mode: Literal["mark", "suppress"] = "mark"
+
+    @model_validator(mode="after")
+    def _selects(self) -> AlarmGroupSection:
+        if not (self.rules or self.areas or self.devices):
+            raise ValueError("rules, areas or devices: a group of everything explains nothing")
+        return self
+
+
+class EscalationStepSection(Frozen):
+    """Who is told when nobody has acknowledged for so long."""
+
+    after_s: float = Field(gt=0, le=7 * 86_400)
+    recipients: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
+        min_length=1, max_length=32
+    )
+
+
+class EscalationSection(Frozen):
+    """The steps of one priority, each later than the one before."""
+
+    priority: PriorityName
+    steps: tuple[EscalationStepSection, ...] = Field(min_length=1, max_length=8)
+
+    @field_validator("steps")
+    @classmethod
+    def _later(cls, steps: tuple[EscalationStepSection, ...]) -> tuple[EscalationStepSection, ...]:
+        if any(after.after_s <= before.after_s for before, after in pairwise(steps)):
+            raise ValueError("every after_s longer than the one before")
+        return steps
 
 
 class HistorySection(Frozen):
@@ -223,6 +304,9 @@ class Document(Frozen):
     site: SiteSection
     spool: SpoolSection = SpoolSection()
     judging: JudgingSection = JudgingSection()
+    alarms: AlarmsSection = AlarmsSection()
+    alarm_group: tuple[AlarmGroupSection, ...] = ()
+    escalation: tuple[EscalationSection, ...] = ()
     history: HistorySection = HistorySection()
     console: ConsoleSection = ConsoleSection()
     points_file: str = ""
@@ -251,6 +335,9 @@ class SiteConfig(Frozen):
     site: SiteSection
     spool: SpoolSection
     judging: JudgingSection
+    alarms: AlarmsSection = AlarmsSection()
+    alarm_groups: tuple[AlarmGroupSection, ...] = ()
+    escalations: tuple[EscalationSection, ...] = ()
     history: HistorySection
     console: ConsoleSection
     data_dir: Path

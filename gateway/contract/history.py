@@ -11,7 +11,7 @@ import their sibling package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -121,3 +121,27 @@ class History(Protocol):
     async def count(self) -> int:
         """How many samples are held."""
         ...
+
+
+class Scan(Protocol):
+    """A store read from end to end by a process of its own: back-test, explain. Blocks; read only.
+
+    In order of **receipt**, as the gateway got to know the samples, in which its own judging went.
+    A store that keeps no time of receipt answers with the source time in its place.
+    """
+
+    def span(self) -> tuple[int, int] | None:
+        """First and last time of receipt; None for an empty store."""
+        ...
+
+    def batches(
+        self, from_ns: int, to_ns: int, points: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """Samples received in [from_ns, to_ns), of some points or all, in batches of about a
+        million rows: all of one before all of the next, in any order within.
+
+        Raises Unavailable when the store cannot be read on.
+        """
+        ...
+
+    def close(self) -> None: ...

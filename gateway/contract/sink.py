@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from gateway.contract.adapter import Counters, LinkStatus
-from gateway.contract.history import History
+from gateway.contract.history import History, Scan
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
 from gateway.model.point import PointTable
@@ -80,7 +80,8 @@ class SampleSink(Protocol):
 
 
 class AlarmSink(Protocol):
-    """Takes alarm events from the journal, in gseq order."""
+    """Takes alarm events from the journal: those of one alarm in gseq order, all of them in gseq
+    order unless the sink is behind; then alarms of priority 1 come first."""
 
     async def open(self) -> None: ...
 
@@ -109,4 +110,7 @@ class SinkKind:
     config: type[BaseModel]
     build_samples: Callable[[Any, SinkContext], SampleSink | None] | None = None
     build_alarms: Callable[[Any, SinkContext], AlarmSink] | None = None
+    open_scan: Callable[[Any, SinkContext], Scan] | None = None
+    """Open the store for reading only, by another process than the gateway. Raises Unavailable and
+    Refused with what to do about it. None: it is read through `History` instead."""
     extra: str = ""

@@ -11,28 +11,31 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alarm_rules.ruleset import RuleSet
+from gateway.alarms.flood import WINDOW_S, Announcer, FloodConfig, Line, LineKind
 from gateway.alarms.journal import Journal
 from gateway.config import PluginConfig, SiteConfig
 from gateway.contract.adapter import AdapterContext
 from gateway.contract.sink import SinkContext
-from gateway.model.alarm import AlarmEvent
+from gateway.model.alarm import AlarmEvent, AlarmState
 from gateway.model.errors import StorageFault
 from gateway.model.point import PointTable
-from gateway.runtime.clock import now_ns
+from gateway.runtime.clock import NowNs, now_ns
 from gateway.runtime.counters import CounterTable, StatusCell
 from gateway.runtime.deliver import AlarmDelivery, SampleDelivery, SetAside
 from gateway.runtime.intake import Intake
 from gateway.runtime.judge import Judge
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.live import LiveTable
+from gateway.runtime.notary import Notary
 from gateway.runtime.plugins import Plugins
-from gateway.runtime.siterules import SiteRules, site_rules
+from gateway.runtime.siterules import SiteRules, book_config, site_rules
 from gateway.runtime.supervisor import Backoff, Supervisor
 from gateway.spool import Spool, SpoolOptions
 from gateway.spool.registry import Registry
@@ -41,6 +44,9 @@ JUDGE_CURSOR = "judge"
 _COUNT_ROWS_MAX = 10_000_000
 NS_PER_S = 1_000_000_000
 GUARD_INTERVAL_S = 1.0
+CALLS_KEPT = 40  # for a screen that has just been opened
+FLOOD_WINDOW_NS = WINDOW_S * NS_PER_S
+FLOOD_RECALL_MAX = 10_000
 BUDGET_SHARE_MAX = 0.9  # of the spool's bytes; what is left takes the writes until room is made
 TELL_RETRY_MAX_S = 5.0  # a broker that is back hears of it within ten seconds
 DRAIN_TIMEOUT_S = 2.0
@@ -71,6 +77,9 @@ class Core:
     listeners: list[Callable[[], None]] = field(default_factory=list)
     failed: asyncio.Event = field(default_factory=asyncio.Event)  # only a new start can help
     event_listeners: list[Callable[[Sequence[AlarmEvent]], None]] = field(default_factory=list)
+    call_listeners: list[Callable[[Sequence[Line]], None]] = field(default_factory=list)
+    calls: deque[Line] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
+    announcer: Announcer = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -91,6 +100,7 @@ class Core:
         none of them may cost the judge a step."""
         for teller in self.tellers.values():
             teller.wake()
+        self._announce(lambda now: self.announcer.take(events, now))
         for wake in self.listeners:
             wake()
         for listener in list(self.event_listeners):
@@ -99,6 +109,34 @@ class Core:
             except Exception:
                 log.exception("a listener of alarm events failed and is dropped")
                 self.event_listeners.remove(listener)
+
+    def _announce(self, lines_at: Callable[[int], list[Line]]) -> None:
+        """Calls to people, for screens and for whoever listens. A fault of ours in what is only
+        presentation costs neither the judge nor the guard a step."""
+        try:
+            lines = lines_at(self.judge.now_ns())
+        except Exception:
+            log.exception("alarm calls could not be made out; every event is on record")
+            return
+        self.calls.extend(lines)
+        for line in lines:
+            if line.kind is LineKind.HISTORY:
+                log.warning(
+                    "late data held %d alarms, the first %s", line.count, line.first.time_ns
+                )
+        for listener in list(self.call_listeners) if lines else ():
+            try:
+                listener(lines)
+            except Exception:
+                log.exception("a listener of alarm calls failed and is dropped")
+                self.call_listeners.remove(listener)
+
+    def recall_flood(self) -> None:
+        """What was annunciated before the restart counts: a flood does not end by one."""
+        now = self.judge.now_ns()
+        recent = self.journal.query(now - 2 * FLOOD_WINDOW_NS, now, limit=FLOOD_RECALL_MAX)
+        times = (e.recorded_time_ns for e in recent if e.annunciate)
+        self.announcer.recall(sorted(t for t in times if t > now - FLOOD_WINDOW_NS))
 
     def on_unrecorded(self, events: Sequence[AlarmEvent]) -> None:
         """The journal refuses: nothing may be told, so at least the log has it."""
@@ -112,6 +150,10 @@ class Core:
 
     def start(self) -> None:
         """Start every task. Adapters last: nothing comes in before there is where to put it."""
+        notary = Notary(
+            self.journal, self.counters.component("notary"), self.status("notary"), now_ns
+        )
+        self._supervise("notary", notary.run)
         self._supervise("judge", self.judge.run, first_s=0.1, max_s=1.0)
         for name, delivery in self.deliveries.items():
             self._supervise(f"sink {name}", delivery.run)
@@ -129,6 +171,7 @@ class Core:
                 log.critical("the spool failed, nothing is taken in any more: %s", fault)
                 self.failed.set()
                 return
+            self._announce(self.announcer.due)
             await self._make_room()
             await asyncio.sleep(GUARD_INTERVAL_S)
 
@@ -234,8 +277,11 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_core(config: SiteConfig, plugins: Plugins) -> AsyncIterator[Core]:
-    """Open every store, build everything, and on the way out stop and close it all.
+async def open_core(
+    config: SiteConfig, plugins: Plugins, *, clock: NowNs = now_ns
+) -> AsyncIterator[Core]:
+    """Open every store, build everything, and on the way out stop and close it all. `clock` is the
+    system's but for replays, which judge in the time of their data.
 
     Raises ConfigError for what `check` would have said, StorageFault when another process holds the
     data directory or it cannot be written.
@@ -249,9 +295,10 @@ async def open_core(config: SiteConfig, plugins: Plugins) -> AsyncIterator[Core]
         stack.callback(journal.close)
         registry = Registry.open(data / "points", configured=config.points)
         stack.callback(registry.close)
-        core = _assemble(config, plugins, rules, spool, journal, registry)
+        core = _assemble(config, plugins, rules, spool, journal, registry, clock)
         stack.push_async_callback(core.stop)
         await core.judge.restore()
+        core.recall_flood()
         yield core
 
 
@@ -262,6 +309,7 @@ def _assemble(  # noqa: PLR0917  one argument a store
     spool: Spool,
     journal: Journal,
     registry: Registry,
+    clock: NowNs,
 ) -> Core:
     counters = CounterTable()
     intake = Intake(
@@ -280,15 +328,20 @@ def _assemble(  # noqa: PLR0917  one argument a store
         latency=latency,
         counters=counters.component("judge"),
         status=StatusCell("judge"),
-        now_ns=now_ns,
+        now_ns=clock,
         declare=registry.points,
         tick_interval_s=config.judging.tick_interval_s,
         clock_tolerance_ns=int(config.judging.clock_tolerance_s * NS_PER_S),
+        alarms=book_config(config, plugins.rule_kinds),
     )
     core = Core(
         config, plugins, spool, registry, journal, rules, judge, intake, live, latency,
-        counters, started_ns=now_ns(),
+        counters, started_ns=clock(),
     )  # fmt: skip
+    core.announcer = Announcer(
+        lambda key: judge.book.get(key),  # noqa: PLW0108  the book changes when the judge restarts
+        FloodConfig(start=config.alarms.flood_start, end=config.alarms.flood_end),
+    )
     judge.status = core.status("judge")
     judge.on_events = core.on_events
     judge.on_unrecorded = core.on_unrecorded
@@ -372,13 +425,22 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
 
 def heartbeat(core: Core) -> dict[str, Any]:
     """What a subscriber needs to notice that it missed something."""
-    counts = core.judge.book.counts()
+    book = core.judge.book
+    counts = book.counts()
+    time_ns = core.judge.now_ns()
+    anchor = core.journal.newest_anchor
     return {
         "time_ns": now_ns(),
         "epoch": core.journal.epoch,
         "head_gseq": core.journal.head,
         "standing": counts["standing"],
         "unacknowledged": counts["unacknowledged"],
+        "planned": counts["planned"],
+        "shelved": counts[AlarmState.SHELVED],
+        "shelvings_week": book.shelvings(time_ns),
+        **core.announcer.state(),
+        # Kept by whoever hears it, it proves later that what went before was not rewritten.
+        "anchor": anchor.as_json() if anchor else None,
     }
 
 

@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 
 from alarm_rules.ruleset import RuleSet
-from gateway.alarms.book import AlarmBook
+from gateway.alarms.book import AlarmBook, BookConfig
 from gateway.alarms.commands import Command, CommandResult
 from gateway.alarms.journal import Journal
+from gateway.alarms.relations import above_in
 from gateway.contract.adapter import Counters, LinkStatus
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
@@ -81,6 +82,7 @@ class Judge:
     checkpoint_interval_s: float = 5.0
     settle_s: float = 5.0
     clock_tolerance_ns: int = 5_000_000_000
+    alarms: BookConfig = field(default_factory=BookConfig)
     on_events: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
     on_unrecorded: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
     monotonic_s: Callable[[], float] = lambda: asyncio.get_running_loop().time()
@@ -107,10 +109,16 @@ class Judge:
         """Take up where the last checkpoint left off: at the start, and after a failure of our own
         that left core and book in a state nobody can vouch for."""
         self.rules = self.make_rules()
-        self.book = AlarmBook(self.journal.epoch, gseq=self.journal.head)
+        self.book = AlarmBook(
+            self.journal.epoch,
+            gseq=self.journal.head,
+            config=self.alarms,
+            above=above_in(self.points),
+        )
         self.journal.restore_into(self.book)
         self._points_version = -1
         offset = self._load_checkpoint()
+        self.rules.adopt(self.book.levels(self.rules.instances))
         await self.cursor.seek(offset)
         self._done = self._saved_at = offset
         self._is_whole = True
@@ -140,7 +148,8 @@ class Judge:
 
     def standing(self) -> Sequence[Alarm]:
         """Every row of the live table that the journal has: what may be told to anyone."""
-        return [row for row in self.book.snapshot() if row.gseq <= self.journal.head]
+        head = self.journal.head
+        return [row for row in self.book.snapshot() if row.gseq <= head and not row.removed]
 
     async def run(self) -> None:
         """Judge until cancelled; the last act is a checkpoint."""
@@ -201,6 +210,17 @@ class Judge:
             if self._poison is not None and chunk.end >= self._poison.end:
                 self._poison = None
         self._done = chunk.end
+
+    async def judge_all(self, known_ns: int) -> None:
+        """Judge every row there is, then the clock up to `known_ns`: what a replay does instead of
+        `run`, in the time of its data. Rows of one time must be there together."""
+        chunks = []
+        while (chunk := self.cursor.read(READ_ROWS_MAX)) is not None:
+            chunks.append(chunk)
+        async with self._lock:
+            await self._judge(Batch.concat([chunk.batch for chunk in chunks]), known_ns)
+            if chunks:
+                self._done = chunks[-1].end
 
     def _rows_max(self) -> int:
         """All there is; but up to rows that failed, then half of them at a time."""
@@ -263,9 +283,9 @@ class Judge:
 
     async def _judge(self, batch: Batch, known_ns: int) -> None:
         self._is_whole = False
-        await self._refresh()
+        events = await self._refresh()
         result = self.rules.evaluate(batch, known_ns)
-        events = self.book.apply(result.conditions, self.rules.instances, known_ns)
+        events += self.book.apply(result.conditions, self.rules.instances, known_ns)
         events += self.book.observe(batch, self.points, known_ns)
         events += self.book.tick(self.now_ns())
         self.live.update(batch)
@@ -285,17 +305,28 @@ class Judge:
         except (SpoolFull, StorageFault, TimeoutError) as error:
             self.counters.count("dropped", len(derived), reason=f"derived_{type(error).__name__}")
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Take in new points now, before any of their rows."""
+        async with self._lock:
+            events = await self._refresh()
+            if events:
+                await self._record(events, 0)
+
+    async def _refresh(self) -> list[AlarmEvent]:
         """Take in new points; make the points that calculations produce known and durable. A
-        calculation over calculated points needs those first, hence the loop."""
+        calculation over calculated points needs those first, hence the loop. The events are of
+        alarms that nothing judges any more, and of those whose rule was edited."""
         if self.points.version == self._points_version:
-            return
+            return []
         self.rules.refresh()
         while derived := self.rules.derived_points():
             await self.declare(derived)
             self.rules.refresh()
-        self.book.declare(self.rules.instances)
         self._points_version = self.points.version
+        rules = self.rules
+        return self.book.follow(
+            rules.instances, rules.live, self.now_ns(), levels=rules.current_levels()
+        )
 
     # ------------------------------------------------------------------ people and the journal
 

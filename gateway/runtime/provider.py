@@ -20,6 +20,7 @@ import numpy as np
 from gateway.alarms.commands import Action, Refusal, Role
 from gateway.alarms.commands import Command as BookCommand
 from gateway.alarms.commands import CommandResult as BookResult
+from gateway.alarms.flood import Line
 from gateway.api import wire
 from gateway.api.provider import AlarmSnapshot, LiveValues
 from gateway.model.alarm import AlarmEvent
@@ -166,7 +167,20 @@ class CoreView:
                 p99_ms=core.latency.percentile_ms(99),
                 max_ms=core.latency.percentile_ms(100),
             ),
+            flood=self._flood(),
             rate_per_s=self._rate("durable", time_ns, core.intake.durable_count),
+        )
+
+    def _flood(self) -> wire.FloodRow:
+        detector, announcer = self._core.announcer.detector, self._core.announcer
+        state = announcer.state()
+        return wire.FloodRow(
+            active=detector.since_ns is not None,
+            since_ms=wire.ms(detector.since_ns),
+            count_10min=detector.count,
+            folded_count=announcer.folded_count,
+            queued_count=int(state["queued_count"] or 0),
+            calls=[_call(line) for line in self._core.calls],
         )
 
     def _rate(self, name: str, time_ns: int, total: int) -> float:
@@ -323,7 +337,23 @@ _ACTIONS = {
     "shelve": Action.SHELVE,
     "unshelve": Action.UNSHELVE,
     "reset": Action.RESET,
+    "confirm": Action.CONFIRM,
 }
+
+
+def _call(line: Line) -> wire.CallRow:
+    worst = line.worst.alarm
+    return wire.CallRow(
+        kind=line.kind.value,
+        time_ms=line.time_ns // NS_PER_MS,
+        count=line.count,
+        area=worst.area,
+        rule_kind=worst.rule_kind,
+        priority=int(worst.priority),
+        key=worst.alarm_key,
+        name=dict(worst.name),
+        gseq=line.first.alarm.gseq,
+    )
 
 
 def book_command(command: wire.Command, time_ns: int) -> BookCommand:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alarm_rules.packs import Override, RulePack, apply_overrides
+from gateway.alarms.policy import AlarmGroup, BookConfig, EscalationStep, GroupMode
 from gateway.config import PackOverride, SiteConfig
 from gateway.contract.rule_kind import RuleKind
 from gateway.model.errors import Fault
@@ -38,6 +39,35 @@ def site_rules(config: SiteConfig, kinds: Mapping[str, RuleKind]) -> SiteRules:
         packs=packs,
         deviations=[f"{rule.id}: {rule.citation.note}" for rule in rules if rule.id in changed],
         faults=[Fault(str(config.path), 0, "pack_override", text) for text in texts],
+    )
+
+
+def book_config(config: SiteConfig, kinds: Mapping[str, RuleKind]) -> BookConfig:
+    """What the site says of its alarms, as the book takes it."""
+    alarms = config.alarms
+    return BookConfig(
+        rejoin_window_s=alarms.rejoin_window_s,
+        realarm_after_s=alarms.realarm_after_s,
+        realarm_max=alarms.realarm_max,
+        shelf_max_s=alarms.shelf_max_s,
+        escalation={
+            each.priority: tuple(
+                EscalationStep(step.after_s, step.recipients) for step in each.steps
+            )
+            for each in config.escalations
+        },
+        groups=tuple(
+            AlarmGroup(
+                name=group.name,
+                rules=group.rules,
+                areas=group.areas,
+                devices=group.devices,
+                mode=GroupMode(group.mode),
+            )
+            for group in config.alarm_groups
+        ),
+        silence_kinds=frozenset(name for name, kind in kinds.items() if kind.hides),
+        parent_release_s=alarms.parent_release_s,
     )
 
 

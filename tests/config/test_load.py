@@ -385,3 +385,80 @@ def test_the_example_of_the_decision_record_is_a_whole_document():
         default = Document.model_fields[section].default
         assert getattr(document, section) == default, f"{section}: the example shows the defaults"
         assert set(tomllib.loads(example)[section]) == set(type(default).model_fields)
+
+
+ALARMS = """\
+[site]
+tenant = "t"
+id = "s"
+[alarms]
+rejoin_window_s = 30
+parent_release_s = 20
+realarm_after_s = { critical = 60, HIGH = 600 }
+realarm_max = 3
+shelf_max_s = { high = 1800 }
+flood_start = 20
+flood_end = 8
+[[alarm_group]]
+name = "fan"
+rules = ["fan.*"]
+areas = ["3101"]
+mode = "suppress"
+[[escalation]]
+priority = "critical"
+steps = [{ after_s = 60, recipients = ["lead"] }, { after_s = 300, recipients = ["a", "b"] }]
+"""
+
+
+def test_what_a_site_says_of_its_alarms(tmp_path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(ALARMS, encoding="utf-8")
+    config = load(site, KINDS)
+    assert config.alarms.realarm_after_s == {Priority.CRITICAL: 60.0, Priority.HIGH: 600.0}
+    assert config.alarms.shelf_max_s == {Priority.HIGH: 1800.0}
+    assert (config.alarms.flood_start, config.alarms.parent_release_s) == (20, 20.0)
+    (group,) = config.alarm_groups
+    assert (group.name, group.rules, group.mode) == ("fan", ("fan.*",), "suppress")
+    (escalation,) = config.escalations
+    assert escalation.priority is Priority.CRITICAL
+    assert [(s.after_s, s.recipients) for s in escalation.steps] == [
+        (60.0, ("lead",)),
+        (300.0, ("a", "b")),
+    ]
+
+
+def test_a_site_that_says_nothing_of_alarms_has_the_defaults(tmp_path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text('[site]\ntenant = "t"\nid = "s"\n', encoding="utf-8")
+    config = load(site, KINDS)
+    assert (config.alarms.flood_start, config.alarms.flood_end) == (10, 5)
+    assert (config.alarms.realarm_after_s, config.alarm_groups, config.escalations) == ({}, (), ())
+
+
+ALARM_FAULTS = [
+    ("[alarms]\nshelf_max_s = { critical = 10 }", 5, "critical is never shelved"),
+    ("[alarms]\nshelf_max_s = { high = 3601 }", 5, "high at most 3600 s: only shorter"),
+    ("[alarms]\nshelf_max_s = { urgent = 10 }", 5, "critical, high, medium or low"),
+    ("[alarms]\nrealarm_after_s = { high = 1 }", 5, "greater than or equal to 10"),
+    ("[alarms]\nflood_start = 5\nflood_end = 5", 4, "flood_end below flood_start"),
+    ("[alarms]\nrealarm_maximum = 5", 5, "did you mean realarm_max?"),
+    ('[[alarm_group]]\nname = "g"', 4, "a group of everything explains nothing"),
+    ('[[alarm_group]]\nname = "g"\nareas = ["x"]\nmode = "hide"', 7, "'mark' or 'suppress'"),
+    ('[[alarm_group]]\nname="g"\nareas=["x"]\n[[alarm_group]]\nname="g"\nareas=["y"]', 8,
+     "this alarm_group name only once"),
+    ('[[escalation]]\npriority = "high"\nsteps = []', 6, "at least 1 item"),
+    ('[[escalation]]\npriority = "high"\nsteps = [{ after_s = 9, recipients = [] }]', 6,
+     "at least 1 item"),
+    (('[[escalation]]\npriority = "high"\nsteps = [{ after_s = 9, recipients = ["a"] },\n'
+     '{ after_s = 9, recipients = ["b"] }]'), 6, "every after_s longer than the one before"),
+    ('[[escalation]]\npriority = "soon"\nsteps = [{ after_s = 9, recipients = ["a"] }]', 5,
+     "critical, high, medium or low"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "expected"), ALARM_FAULTS)
+def test_a_fault_in_what_a_site_says_of_its_alarms_has_its_line(tmp_path, text, line, expected):
+    site = tmp_path / "site.toml"
+    site.write_text(f'[site]\ntenant = "t"\nid = "s"\n{text}\n', encoding="utf-8")
+    (fault,) = check(site, KINDS)
+    assert (fault.line, expected in fault.expected) == (line, True), fault

@@ -38,9 +38,8 @@ def test_every_shipped_pack_can_be_read_by_its_name() -> None:
 def test_a_sites_own_rules_stand_behind_those_of_its_packs() -> None:
     found = site_rules(site(packs=["road-transport"], rules=[OWN]), KINDS)
     assert [pack.name for pack in found.packs] == ["road-transport"]
-    assert [rule.id for rule in found.rules] == [
-        "road-transport.overspeed-hazmat", "road-transport.terminal-offline", "own",
-    ]  # fmt: skip
+    (pack,) = found.packs
+    assert [rule.id for rule in found.rules] == [*(rule.id for rule in pack.rules), "own"]
 
 
 def test_a_signed_override_reaches_the_rule_with_its_date() -> None:
@@ -68,5 +67,5 @@ def test_a_refused_override_is_named_and_the_rule_stays_as_the_law_has_it() -> N
 
 
 def test_an_unknown_pack_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigError, match="no-such: one of coal-gas-2016"):
+    with pytest.raises(ConfigError, match=r"no-such: one of .*coal-gas-2016"):
         site_rules(site(packs=["no-such"]), KINDS)

@@ -172,6 +172,19 @@ class Store:
     def _lookup(self, points: NDArray[np.int32], times: NDArray[np.int64]) -> Held:
         return _held(lookup(self._connection, points, times))
 
+    def fill(self, batch: Batch) -> None:
+        """Rows made elsewhere, straight into `settled`: ordered by (point, source time), none of
+        them held, none older than what is held of its point. One transaction."""
+        run = self._connection.execute
+        run("begin")
+        try:
+            _insert(self._connection, batch, "settled")
+            run("commit")
+        except BaseException:
+            _try(run, "rollback")
+            raise
+        raise_newest(self.newest, batch)
+
     def settle(self) -> int:
         """Move what is in `recent` now into `settled`, sorted. Runs beside writes; returns rows."""
         run = self._care.execute
@@ -256,7 +269,7 @@ def _held(rows: dict[str, NDArray[Any]]) -> Held:
     )
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, new: Batch) -> None:
+def _insert(connection: duckdb.DuckDBPyConnection, new: Batch, table: str = "recent") -> None:
     arrived = {
         "point_index": new.point_index,
         "source_time_ns": new.source_time_ns,
@@ -264,7 +277,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, new: Batch) -> None:
         "quality": new.quality,
         "received_time_ns": new.received_time_ns,
     }
-    connection.execute(f"insert into recent select {COLUMNS} from arrived")  # noqa: S608
+    connection.execute(f"insert into {table} select {COLUMNS} from arrived")  # noqa: S608
     del arrived  # the engine finds it by name in this frame
 
 

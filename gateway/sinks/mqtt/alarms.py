@@ -3,8 +3,9 @@
     open       connect with a last will "offline", publish "online"           both retained
     snapshot   every row to its retained state topic; rows of alarms that no longer exist are
                removed with an empty payload (a tombstone)
-    write      events in gseq order, then the last row of each alarm among them; all in flight at
-               once, and back only when the broker has acknowledged the last
+    write      events as they come, then the last row of each alarm among them, unless a later one
+               is on its topic already; all in flight at once, and back only when the broker has
+               acknowledged the last
     close      publish "offline", disconnect
 
 A lost connection is Unavailable; the runtime then closes, opens, tells the snapshot and writes the
@@ -51,6 +52,7 @@ class MqttAlarmSink:
         self._kept = _RetainedKeys(context.state_dir / "retained-keys.jsonl")
         self._link: MqttLink | None = None
         self._since_ns = 0
+        self._told: dict[str, int] = {}  # alarm key -> gseq of the row on its state topic
         self._epoch: int | None = None  # unknown until the first row or heartbeat names it
 
     async def open(self) -> None:
@@ -79,10 +81,18 @@ class MqttAlarmSink:
             Outgoing(self._topics.event, wire.event(event, row))
             for event, row in zip(events, rows, strict=True)
         ]
-        newest = {event.alarm.alarm_key: row for event, row in zip(events, rows, strict=True)}
+        newest: dict[str, bytes] = {}
+        gseqs: dict[str, int] = {}
+        for event, row in zip(events, rows, strict=True):
+            key, gseq = event.alarm.alarm_key, event.alarm.gseq
+            # A backlog holds rows from before the snapshot: a state topic never goes back.
+            if gseq >= self._told.get(key, 0):
+                newest[key] = _TOMBSTONE if event.alarm.removed else row
+                gseqs[key] = gseq
         messages += self._states(newest)
         await self._keep(newest)
         await self._publish(messages)
+        self._told |= gseqs
         await self._learn_epoch(max((event.alarm.epoch for event in events), default=None))
         self._context.counters.count("accepted", len(events))
 
@@ -96,6 +106,7 @@ class MqttAlarmSink:
         ]
         await self._keep(rows)
         await self._publish(messages)
+        self._told = {alarm.alarm_key: alarm.gseq for alarm in alarms}
         if gone:
             await self._note(self._kept.replace, list(rows))
             self._context.counters.count("removed", len(gone), reason="rule_removed")

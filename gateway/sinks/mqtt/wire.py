@@ -82,6 +82,12 @@ def alarm_row(alarm: Alarm) -> bytes:
         "acknowledged_by": alarm.acknowledged_by,
         "comment": alarm.comment,
         "hidden_note": alarm.hidden_note,
+        "initial_value": number(alarm.initial_value),
+        "first_out": list(alarm.first_out),
+        "confirmed_by": alarm.confirmed_by,
+        "overdue_step": alarm.overdue_step,
+        "realarm_count": alarm.realarm_count,
+        "removed": alarm.removed,
         "rule": {"id": alarm.rule_id, "kind": alarm.rule_kind, "version": alarm.rule_version},
         "citation": {
             "standard": alarm.citation.standard,
@@ -91,7 +97,7 @@ def alarm_row(alarm: Alarm) -> bytes:
             "note": alarm.citation.note,
         },
     }
-    for name in ("condition", "active", "return", "acknowledged"):
+    for name in ("condition", "active", "level", "return", "acknowledged", "confirmed"):
         _time(row, f"{name}_time", getattr(alarm, f"{name}_time_ns"))
     _time(row, "shelved_until", alarm.shelved_until_ns)
     return dumps(row)
@@ -118,6 +124,8 @@ def event(event: AlarmEvent, row: bytes) -> bytes:
         "unit": alarm.unit,
         "actor": event.actor,
         "comment": event.comment,
+        "step": event.step,
+        "recipients": list(event.recipients),
     }
     _time(out, "time", event.time_ns)
     _time(out, "recorded_time", event.recorded_time_ns)

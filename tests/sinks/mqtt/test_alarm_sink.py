@@ -315,3 +315,37 @@ async def test_tls_is_verified_against_the_given_authority(
             await sink_for(
                 broker.port, context, tls="on", ca_file=str(tmp_path / "nowhere.pem")
             ).open()
+
+
+async def test_a_state_topic_never_goes_back_to_a_row_from_before_the_snapshot(
+    port, context, tmp_path, make_alarm, make_event
+):
+    sink = sink_for(port, context)
+    newest = make_alarm(state=AlarmState.ACKNOWLEDGED, seq=9, gseq=90)
+    with mosquitto_sub(port, tmp_path, f"{PREFIX}/#") as live:
+        await sink.open()
+        await sink.snapshot([newest])
+        old = [make_event(make_alarm(seq=n, gseq=80 + n)) for n in range(5, 10)]
+        await sink.write(old)
+        await sink.write([make_event(make_alarm(seq=10, gseq=95))])
+        await until(lambda: len(live.on("/alarm/event")) == 6 and len(live.on("/state")) >= 2)
+    told = [json.loads(message.payload)["gseq"] for message in live.on("/state")]
+    assert told == [90, 95]
+    await sink.close()
+
+
+async def test_the_row_of_a_removed_rule_is_taken_away_with_its_event(
+    port, context, tmp_path, make_alarm, make_event
+):
+    sink = sink_for(port, context)
+    await sink.open()
+    await sink.write([make_event(make_alarm())])
+    gone = make_alarm(state=AlarmState.NORMAL, active=False, removed=True, seq=2, gseq=42)
+    with mosquitto_sub(port, tmp_path, f"{PREFIX}/alarm/#") as live:
+        await sink.write([make_event(gone, transition=Transition.REMOVED, annunciate=False)])
+        await until(lambda: live.on("/alarm/event"))
+    assert json.loads(live.on("/alarm/event")[0].payload)["event"] == "REM"
+    with mosquitto_sub(port, tmp_path, f"{PREFIX}/#") as later:
+        await until(lambda: later.heard)
+    assert [message.topic for message in later.heard] == [f"{PREFIX}/gateway/status"]
+    await sink.close()

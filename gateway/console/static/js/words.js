@@ -37,6 +37,10 @@ export const TRANSITION = {
   ENA: _("enabled"),
   CMT: _("commented"),
   HIST: _("found in late data"),
+  CNF: _("action confirmed"),
+  OVD: _("nobody has acknowledged"),
+  EDT: _("rule edited"),
+  REM: _("rule removed"),
 };
 
 const LEVEL = {
