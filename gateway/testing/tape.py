@@ -76,11 +76,15 @@ class Tape:
 
 
 @contextlib.contextmanager
-def recording(directory: Path) -> Iterator[Tape]:
-    """Note everything this process does below `directory`. One at a time."""
+def recording(directory: Path, *, sqlite_syncs_directories: bool = True) -> Iterator[Tape]:
+    """Note everything this process does below `directory`. One at a time.
+
+    `sqlite_syncs_directories`: False leaves out the note of what SQLite does by itself for a new
+    log, so that a program can show that it does not lean on it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tape = Tape(directory)
-    with _watched_sqlite(tape), _watched_os(tape):
+    with _watched_sqlite(tape, syncs_directories=sqlite_syncs_directories), _watched_os(tape):
         yield tape
 
 
@@ -202,10 +206,9 @@ _CLOSE = ctypes.CFUNCTYPE(ctypes.c_int, _P)
 _WRITE = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_int, ctypes.c_int64)
 _TRUNCATE = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_int64)
 _SYNC = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_int)
-_OPEN = ctypes.CFUNCTYPE(
-    ctypes.c_int, _P, ctypes.c_char_p, _P, ctypes.c_int, ctypes.POINTER(ctypes.c_int)
-)
-_DELETE = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_char_p, ctypes.c_int)
+# Names as plain addresses: SQLite reads parameters behind a name's end, a copy has none.
+_OPEN = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, _P, ctypes.c_int, ctypes.POINTER(ctypes.c_int))
+_DELETE = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, ctypes.c_int)
 
 
 class _Methods(ctypes.Structure):
@@ -266,10 +269,10 @@ def _library() -> ctypes.CDLL:
 
 
 @contextlib.contextmanager
-def _watched_sqlite(tape: Tape) -> Iterator[None]:
+def _watched_sqlite(tape: Tape, *, syncs_directories: bool) -> Iterator[None]:
     library = _library()
     real = library.sqlite3_vfs_find(None)
-    shim = _Shim(tape, real.contents)
+    shim = _Shim(tape, real.contents, syncs_directories=syncs_directories)
     library.sqlite3_vfs_register(ctypes.byref(shim.vfs), 1)
     try:
         yield
@@ -285,8 +288,9 @@ _KEPT: list[_Shim] = []
 class _Shim:
     """A VFS that is the default one, and notes what changes a file."""
 
-    def __init__(self, tape: Tape, real: _Vfs) -> None:
+    def __init__(self, tape: Tape, real: _Vfs, *, syncs_directories: bool) -> None:
         self._tape = tape
+        self._syncs_directories = syncs_directories
         self._real = real
         self._files: dict[int, _Opened] = {}
         self._unsynced_names: set[int] = set()  # files whose directory SQLite syncs with them
@@ -299,8 +303,8 @@ class _Shim:
         self._close, self._write = _CLOSE(self._on_close), _WRITE(self._on_write)
         self._truncate, self._sync = _TRUNCATE(self._on_truncate), _SYNC(self._on_sync)
 
-    def _open(self, vfs: int, name: bytes | None, file: int, flags: int, out: Any) -> int:
-        path = name.decode() if name else ""
+    def _open(self, vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:
+        path = ctypes.string_at(name).decode() if name else ""
         existed = bool(path) and Path(path).exists()
         code = int(self._real.open(vfs, name, file, flags, out))
         if code != _OK or not path or self._tape.below(path) is None:
@@ -314,17 +318,18 @@ class _Shim:
         mine.close, mine.write = self._close, self._write
         mine.truncate, mine.sync = self._truncate, self._sync
         self._files[file] = _Opened(path, own, mine)
-        if flags & _OPEN_CREATE and flags & _OPEN_LOGS:
+        if self._syncs_directories and flags & _OPEN_CREATE and flags & _OPEN_LOGS:
             self._unsynced_names.add(file)
         head.methods = ctypes.pointer(mine)
         return code
 
-    def _delete(self, vfs: int, name: bytes, sync: int) -> int:
+    def _delete(self, vfs: int, name: int, sync: int) -> int:
+        path = ctypes.string_at(name).decode()
         code = int(self._real.delete(vfs, name, sync))
         if code == _OK:
-            self._tape.note("unlink", name.decode())
+            self._tape.note("unlink", path)
             if sync:
-                self._tape.note("sync_directory", str(Path(name.decode()).parent))
+                self._tape.note("sync_directory", str(Path(path).parent))
         return code
 
     def _on_close(self, file: int) -> int:

@@ -81,13 +81,13 @@ def check(directory: Path, promised: dict) -> None:
         spool.close_now()
 
 
-def check_lives(place: Path, count: int, seed: int, disk_of=lambda: None) -> int:
+def check_lives(place: Path, count: int, seed: int, disk_of=lambda: None, **how) -> int:
     """`count` cuts over as many lives as it takes; returns how many were checked."""
     done = 0
     while done < count:
         rng = random.Random(f"{seed} {done}")
         home = place / "live"
-        with recording(home) as tape:
+        with recording(home, **how) as tape:
             live(home / "spool", rng, tape, disk_of())
         for moment, directory, promised in cuts(
             tape, rng, min(CUTS_PER_LIFE, count - done), lambda n: place / str(n)
@@ -143,10 +143,18 @@ class NoFullSync(Disk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", [NoFileSync, NoDirectorySync, NoFullSync])
-def test_every_sync_that_is_left_out_is_found_out(place, mutant) -> None:
+@pytest.mark.parametrize(
+    ("mutant", "sqlite_syncs_directories"),
+    [(NoFileSync, True), (NoFullSync, True), (NoDirectorySync, False)],
+)
+def test_every_sync_that_is_left_out_is_found_out(place, mutant, sqlite_syncs_directories) -> None:
     with pytest.raises(AssertionError):
-        check_lives(place, 2_000, SEED, mutant)
+        check_lives(place, 2_000, SEED, mutant, sqlite_syncs_directories=sqlite_syncs_directories)
+
+
+@pytest.mark.slow
+def test_new_segments_do_not_lean_on_sqlite_syncing_their_directory(place) -> None:
+    check_lives(place, CUTS // 3, SEED, sqlite_syncs_directories=False)
 
 
 def test_a_tape_notes_what_both_doors_do(place) -> None:
