@@ -216,8 +216,10 @@ class AlarmBook:
         """Live through level changes; events in order of time, then priority, then key."""
         events: list[AlarmEvent] = []
         for change in self._in_order(changes_of(conditions, instances)):
-            if not change.late and self._relations.due_ns is not None:
-                events.extend(self._release(change.time_ns, now_ns))
+            if not change.late:  # what was due before it comes before it, in a backlog too
+                if self._relations.due_ns is not None:
+                    events.extend(self._release(change.time_ns, now_ns))
+                events.extend(self._tick(min(change.time_ns, now_ns), now_ns))
             events.extend(self._judge(change, now_ns))
         if self._relations.due_ns is not None:
             events.extend(self._release(now_ns, now_ns))
@@ -291,8 +293,11 @@ class AlarmBook:
     def tick(self, now_ns: int) -> list[AlarmEvent]:
         """What time alone does up to `now_ns`: shelves run out, alarms ask again, others are
         told."""
-        events = []
-        while due := self._timers.due(now_ns):
+        return self._tick(now_ns, now_ns)
+
+    def _tick(self, until_ns: int, now_ns: int) -> list[AlarmEvent]:
+        events: list[AlarmEvent] = []
+        while due := self._timers.due(until_ns):
             due.sort(key=lambda item: (item[0], self._rows[item[1]].priority, item[1]))
             for due_ns, key, transition in due:
                 events.append(self._in_time(self._rows[key], transition, due_ns, now_ns))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ from gateway.alarms.relations import above_in
 from gateway.contract.adapter import Counters, LinkStatus
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
+from gateway.model.condition import Conditions
 from gateway.model.errors import GatewayError, SpoolFull, StorageFault
 from gateway.model.point import Point, PointTable
 from gateway.runtime.clock import NowNs
@@ -102,6 +103,7 @@ class Judge:
     _last_s: float | None = field(default=None, init=False)
     _last_ns: int = field(default=0, init=False)
     _known_ns: int = field(default=0, init=False)
+    _at_event_time: bool = field(default=False, init=False)
 
     # ------------------------------------------------------------------ start and end
 
@@ -211,13 +213,15 @@ class Judge:
                 self._poison = None
         self._done = chunk.end
 
-    async def judge_all(self, known_ns: int) -> None:
+    async def judge_all(self, known_ns: int, *, at_event_time: bool = False) -> None:
         """Judge every row there is, then the clock up to `known_ns`: what a replay does instead of
-        `run`, in the time of its data. Rows of one time must be there together."""
+        `run`, in the time of its data. Rows of one time must be there together. `at_event_time`:
+        everything counts as found out when it happened, whatever the size of the step."""
         chunks = []
         while (chunk := self.cursor.read(READ_ROWS_MAX)) is not None:
             chunks.append(chunk)
         async with self._lock:
+            self._at_event_time = at_event_time
             await self._judge(Batch.concat([chunk.batch for chunk in chunks]), known_ns)
             if chunks:
                 self._done = chunks[-1].end
@@ -285,7 +289,11 @@ class Judge:
         self._is_whole = False
         events = await self._refresh()
         result = self.rules.evaluate(batch, known_ns)
-        events += self.book.apply(result.conditions, self.rules.instances, known_ns)
+        if self._at_event_time:
+            for at_ns, part in by_time(result.conditions):
+                events += self.book.apply(part, self.rules.instances, at_ns)
+        else:
+            events += self.book.apply(result.conditions, self.rules.instances, known_ns)
         events += self.book.observe(batch, self.points, known_ns)
         events += self.book.tick(self.now_ns())
         self.live.update(batch)
@@ -383,3 +391,18 @@ class Judge:
                 log.warning("rule state not saved, will try again: %s", error)
                 return
             self._saved_at = offset
+
+
+def by_time(conditions: Conditions) -> Iterator[tuple[int, Conditions]]:
+    """The changes of each instant: what time alone does to an alarm falls between two of them."""
+    time_ns = conditions.time_ns
+    if not len(time_ns):
+        return
+    edges = np.append(np.flatnonzero(time_ns[1:] != time_ns[:-1]) + 1, len(time_ns))
+    start = 0
+    for end in edges.tolist():
+        yield (
+            int(time_ns[start]),
+            Conditions(*(getattr(conditions, name)[start:end] for name in Conditions.__slots__)),
+        )
+        start = end

@@ -252,7 +252,7 @@ class Player:
         """Rows are in order, so everything up to `known_ns` is known: nothing waits for the
         lateness a live gateway allows."""
         self._clock.now_ns = max(self._clock.now_ns, known_ns)
-        await self._core.judge.judge_all(known_ns + ahead_ns)
+        await self._core.judge.judge_all(known_ns + ahead_ns, at_event_time=True)
         events = self._untold.copy()
         self._untold.clear()
         self._result.events += len(events)

@@ -33,13 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules.ruleset import RuleSet
-from gateway.alarms.book import AlarmBook, BookConfig
+from gateway.alarms.book import AlarmBook
+from gateway.alarms.relations import above_in
 from gateway.config import SiteConfig
 from gateway.contract.history import History, Scan
 from gateway.contract.sink import SampleSink, SinkContext
 from gateway.model.alarm import AlarmEvent
 from gateway.model.batch import Batch
-from gateway.model.condition import Conditions
 from gateway.model.errors import ConfigError, Fault, Refused
 from gateway.model.point import Point, PointTable
 from gateway.model.quality import Quality
@@ -47,9 +47,11 @@ from gateway.model.rule import Rule
 from gateway.runtime.clock import now_ns
 from gateway.runtime.core import NS_PER_S
 from gateway.runtime.counters import CounterTable, StatusCell
+from gateway.runtime.judge import by_time
 from gateway.runtime.live import effective_time_ns
 from gateway.runtime.plugins import Plugins
 from gateway.runtime.replay import copy_registry, named_points
+from gateway.runtime.siterules import book_config
 from gateway.spool.registry import Registry
 
 LAG_NORMAL_NS = 60 * NS_PER_S
@@ -313,8 +315,6 @@ class Judging:
         plugins: Plugins,
         rules: Sequence[Rule],
         points: PointTable,
-        *,
-        book: BookConfig | None = None,
     ) -> None:
         """Raises ConfigError with every fault of the rules."""
         self.points = copy_table(points)
@@ -329,7 +329,11 @@ class Judging:
             for point in derived:
                 self.points.put(point)
             self.rules.refresh()
-        self.book = AlarmBook(1, config=book)
+        self.book = AlarmBook(
+            1,
+            config=book_config(config, plugins.rule_kinds),
+            above=above_in(self.points),
+        )
         self.book.declare(self.rules.instances)
 
     def begin(self, at_ns: int) -> None:
@@ -337,33 +341,19 @@ class Judging:
         self.rules.evaluate(Batch.empty(), at_ns)
 
     def judge(self, batch: Batch, known_ns: int) -> list[AlarmEvent]:
-        """Every event the rows and the clock up to `known_ns` make, in order."""
+        """Every event the rows and the clock up to `known_ns` make, in order; each recorded when
+        it happened, since nobody was waiting for it."""
         result = self.rules.evaluate(batch, known_ns)
         events: list[AlarmEvent] = []
         for at_ns, part in by_time(result.conditions):
             events += self.book.tick(at_ns)
-            events += self.book.apply(part, self.rules.instances, known_ns)
+            events += self.book.apply(part, self.rules.instances, at_ns)
         events += self.book.tick(known_ns)
         return events
 
     def settle(self, to_ns: int) -> list[AlarmEvent]:
         """The end of history: the clock up to `to_ns`, and what waited for the lateness."""
         return self.judge(Batch.empty(), to_ns + self.rules.lateness_ns)
-
-
-def by_time(conditions: Conditions) -> Iterator[tuple[int, Conditions]]:
-    """The changes of each instant: what time alone does to an alarm falls between two of them."""
-    time_ns = conditions.time_ns
-    if not len(time_ns):
-        return
-    edges = np.append(np.flatnonzero(time_ns[1:] != time_ns[:-1]) + 1, len(time_ns))
-    start = 0
-    for end in edges.tolist():
-        yield (
-            int(time_ns[start]),
-            Conditions(*(getattr(conditions, name)[start:end] for name in Conditions.__slots__)),
-        )
-        start = end
 
 
 def derived_mask(points: PointTable, judgings: Sequence[Judging]) -> NDArray[np.bool_]:

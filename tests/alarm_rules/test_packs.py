@@ -435,6 +435,7 @@ TIGHT = [
     (AREA, {"parameters": {"areas": ["goaf"]}}),
     (TIME, {"parameters": {"limit_s": 39_600.0, "warn_s": 35_000.0}}),
     (DRIVE, {"parameters": {"drive_max_s": 12_600.0}}),
+    (DRIVE, {"parameters": {"gap_standing": "unknown"}}),
     (COACH, {"parameters": {"limit_kmh": 90.0}}),
 ]
 LOOSE = [
@@ -468,7 +469,6 @@ LOOSE = [
     (AREA, {"parameters": {"allowed_by": JOB}}, "lets more people in"),
     (TIME, {"parameters": {"limit_s": 50_000.0}}, "limit_s is less strict"),
     (DRIVE, {"parameters": {"drive_max_s": 18_000.0}}, "drive_max_s is less strict"),
-    (DRIVE, {"parameters": {"gap_standing": "standing"}}, "gap_standing is less strict"),
     (COACH, {"parameters": {"limit_kmh": 110.0}}, "limit_kmh is less strict"),
 ]
 KIND_OF = {rule.id: rule.kind for rule in RULES}

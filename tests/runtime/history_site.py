@@ -71,7 +71,8 @@ off_delay_s = 30
 id = "silent"
 kind = "offline"
 value = { quantity = "methane" }
-parameters = { max_age_s = 60 }
+parameters = { max_age_s = 60, priority_of_hidden = "own" }
+priority = "high"
 
 [[rule]]
 id = "freeboard"

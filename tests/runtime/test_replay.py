@@ -149,6 +149,16 @@ def test_batches_of_any_size_give_the_same_events(tmp_path, monkeypatch) -> None
     assert essence(cut) == essence(whole)
 
 
+def test_what_time_does_to_an_alarm_falls_between_the_samples_of_one_batch(tmp_path) -> None:
+    escalation = (
+        '\n[[escalation]]\npriority = "high"\nsteps = [{ after_s = 3, recipients = ["x"] }]\n'
+    )
+    site_file(tmp_path, SITE + escalation)
+    events, _ = replayed(tmp_path, SHORT, until_ns=T0 + 70 * S)
+    mine = [(row["event"], row["t_ns"] - T0) for row in events if row["alarm_key"] == "g1:methane"]
+    assert mine == [("ACT", 25 * S), ("OVD", 28 * S), ("RTN", 60 * S)]
+
+
 def test_samples_of_calculated_points_are_left_out_and_calculated_again(tmp_path) -> None:
     site_file(tmp_path)
     rows = history(4, minutes=10)
