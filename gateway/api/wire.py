@@ -220,6 +220,7 @@ class EventRow(Wire):
     display_name: str = Field(default="", description="of the point, device or area it is about")
     actor: str
     comment: str
+    rule_kind: str = Field(default="", description="what the value is: a code, a slope, a sample")
     step: int = Field(default=0, description="of OVD: the escalation step")
     recipients: list[str] = Field(default=[], description="of OVD: who is to be told")
 
@@ -628,6 +629,7 @@ def event_row(event: AlarmEvent) -> EventRow:
         comment=event.comment,
         step=event.step,
         recipients=list(event.recipients),
+        rule_kind=alarm.rule_kind,
     )
 
 

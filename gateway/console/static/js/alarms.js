@@ -58,6 +58,10 @@ function makeRow(alarm) {
   return row;
 }
 
+/** Rules whose value is a code, and those that make a number of their own out of the samples. */
+const CODES = new Set(["area", "bits", "discrete"]);
+const MADE = new Set(["deviation", "rate"]);
+
 function patchRow(row, alarm) {
   const parts = row.parts;
   row.alarm = alarm;
@@ -71,7 +75,8 @@ function patchRow(row, alarm) {
   setText(parts.code, `P${alarm.priority}`);
   setText(parts.word, PRIORITY[alarm.priority]);
   setText(parts.name, pick(alarm.name, alarm.rule_id));
-  setText(parts.level, [level(alarm.level), level(alarm.scheme_level)].filter(Boolean).join(" · "));
+  const levels = new Set([level(alarm.level), level(alarm.scheme_level)].filter(Boolean));
+  setText(parts.level, [...levels].join(" · "));
   parts.level.hidden = !alarm.level && !alarm.scheme_level;
   patchSubject(parts, alarm);
   patchSource(parts, alarm.citation);
@@ -109,7 +114,8 @@ function patchReading(row) {
     patchSilence(row, point, sample);
     return;
   }
-  const current = sample && sample.value !== null && sample.quality < BAD && point.unit === alarm.unit;
+  const measured = sample && sample.value !== null && sample.quality < BAD && point.unit === alarm.unit;
+  const current = measured && !MADE.has(alarm.rule_kind);
   const [shown, note] = current ? now(alarm, point, sample) : then(alarm);
   setText(parts.value, shown);
   setText(parts.unit, unitText(alarm.unit));
@@ -127,7 +133,7 @@ function patchSilence({ alarm, parts }, point, sample) {
 }
 
 function now(alarm, point, sample) {
-  const worst = alarm.peak === null ? "" : _("worst {value}", { value: value(alarm.peak, alarm.unit) });
+  const worst = alarm.peak === null || CODES.has(alarm.rule_kind) ? "" : _("worst {value}", { value: value(alarm.peak, alarm.unit) });
   const old = isOld(point, sample) ? _("{duration} ago", { duration: duration(sample.ageMs) }) : "";
   return [reading(point, sample), old || worst];
 }
@@ -344,7 +350,7 @@ function showEvents() {
 }
 
 function eventDetail(event) {
-  const reading = event.value === null ? "" : `${value(event.value, event.unit)} ${unitText(event.unit)}`;
+  const reading = event.value === null || CODES.has(event.rule_kind) ? "" : `${value(event.value, event.unit)} ${unitText(event.unit)}`;
   const late = event.late ? _("late data") : "";
   return [subjectOf(event), event.actor || reading, late, event.comment].filter(Boolean).join(" · ");
 }
