@@ -6,8 +6,9 @@ ARGS ?=
 KILLS ?= 100
 CASES ?= 10000
 SEED ?= 0
+CUTS ?= 20000
 
-.PHONY: install demo test check bench kill laws format clean
+.PHONY: install demo test check bench kill laws powercuts format clean
 
 install: $(VENV)/.runtime
 
@@ -43,6 +44,9 @@ kill: $(VENV)/.dev            ## kill -9 under load, KILLS times (default 100)
 
 laws: $(VENV)/.dev            ## every law of the rule core over CASES histories a kind (default 10000)
 	@LAW_CASES=$(CASES) LAW_SEED=$(SEED) $(BIN)/python -m pytest tests/alarm_rules/test_laws.py -n 2 -s $(ARGS)
+
+powercuts: $(VENV)/.dev       ## CUTS power cuts at random moments of recorded lives of the spool (default 20000)
+	@POWER_CUTS=$(CUTS) POWER_SEED=$(SEED) $(BIN)/python -m pytest tests/spool/test_power_cut.py -s $(ARGS)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
