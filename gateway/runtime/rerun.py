@@ -58,6 +58,7 @@ LAG_NORMAL_NS = 60 * NS_PER_S
 """Between measurement and receipt: longer is a backlog, met as the live judge met it."""
 RUNS_MAX = 256  # sorted runs of a store in one batch; more is data in order of arrival
 RUN_ROWS_MIN = 20_000  # fewer are not worth a call of their own
+BLOCK_ROWS = 1 << 16  # half a megabyte of a column: stays near the core
 FINE_NS = NS_PER_S  # the width of a step through a backlog
 HISTORY_ROWS_MAX = 1_000_000
 
@@ -183,14 +184,22 @@ def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Itera
     second by second."""
     allowed_ns = lateness_ns or LAG_NORMAL_NS
     for batch in batches:
-        lag = batch.received_time_ns - _judged_ns(batch)
-        slack_ns = allowed_ns - int(lag.max())
+        slack_ns = allowed_ns - _lag_max_ns(batch)
         is_prompt = slack_ns >= 0
         behind_ns = allowed_ns - lateness_ns if is_prompt else 0
         for part in _runs(batch, slack_ns) if is_prompt else _by_second(batch):
             known_ns = int(part.received_time_ns.max()) - behind_ns
             for rows in [part] if lateness_ns else late.split(part):
                 yield Step(rows, known_ns)
+
+
+def _lag_max_ns(batch: Batch) -> int:
+    """The longest time between measurement and receipt."""
+    received, judged = batch.received_time_ns, _judged_ns(batch)
+    return max(
+        int((received[at : at + BLOCK_ROWS] - judged[at : at + BLOCK_ROWS]).max())
+        for at in range(0, len(batch), BLOCK_ROWS)
+    )
 
 
 def _judged_ns(batch: Batch) -> NDArray[np.int64]:
@@ -252,14 +261,24 @@ class LateFilter:
         return self._search(batch)
 
     def _is_plain(self, batch: Batch) -> bool:
-        """Whether nothing overtook anything; notes the newest of every point on the way."""
-        point, time_ns = batch.point_index, batch.source_time_ns
-        back = time_ns[1:] < time_ns[:-1]
-        back |= batch.received_time_ns[1:] < batch.received_time_ns[:-1]
-        back &= point[1:] == point[:-1]
-        if back.any():
-            return False
-        head = np.append(0, np.flatnonzero(point[1:] != point[:-1]) + 1)
+        """Whether nothing overtook anything; notes the newest of every point on the way. Block by
+        block: a comparison of a million rows at once costs more in memory than in thought."""
+        point, time_ns, received = (
+            batch.point_index,
+            batch.source_time_ns,
+            batch.received_time_ns,
+        )
+        heads = [np.zeros(1, np.int64)]
+        for start in range(0, len(point) - 1, BLOCK_ROWS):
+            end = min(start + BLOCK_ROWS, len(point) - 1)
+            here, behind = slice(start, end), slice(start + 1, end + 1)
+            other = point[behind] != point[here]
+            back = time_ns[behind] < time_ns[here]
+            back |= received[behind] < received[here]
+            if (back & ~other).any():
+                return False
+            heads.append(np.flatnonzero(other) + (start + 1))
+        head = np.concatenate(heads)
         tail = np.append(head[1:], len(point)) - 1
         of_head = point[head]
         runs = np.append(np.flatnonzero(of_head[1:] < of_head[:-1]) + 1, len(head))

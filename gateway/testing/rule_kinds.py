@@ -27,6 +27,9 @@ from gateway.model.rule import Rule
 
 NS_PER_S = 1_000_000_000
 START_NS = 1_700_000_000 * NS_PER_S
+CUTS_MAX = 60
+"""Of one telling: among the samples of twenty histories that is a cut at every time there is."""
+RESTARTS_MAX = 12
 _STRANGER = "stranger.that.no.rule.asks.for"
 
 
@@ -162,9 +165,10 @@ def drive(
     rules = fresh()
     story = Story([], [])
     _note(story, rules, rules.evaluate(Batch.empty(), START_NS), table)
-    for now_ns, samples in _calls(case, way, rng):
+    calls = _calls(case, way, rng)
+    for now_ns, samples in calls:
         _note(story, rules, rules.evaluate(_batch(samples, table, way), now_ns), table)
-        if way.restarts and rng.random() < 0.5:
+        if way.restarts and rng.random() < min(0.5, RESTARTS_MAX / len(calls)):
             saved, rules = rules.save(), fresh()
             rules.load(saved)
     story.changes.sort(key=lambda change: (change.time_ns, change.alarm_key))
@@ -204,7 +208,8 @@ def _calls(case: RuleCase, way: Way, rng: random.Random) -> list[tuple[int, list
     arrivals.sort()
     nows = {end_ns}
     if way.cuts:
-        nows |= {a.arrival_ns for a in arrivals if rng.random() < 0.5}
+        wanted = sorted({a.arrival_ns for a in arrivals if rng.random() < 0.5})
+        nows |= set(rng.sample(wanted, min(CUTS_MAX, len(wanted))))
         nows |= {rng.randrange(START_NS, end_ns + 1) for _ in range(6)}
     calls, begin = [], 0
     for now_ns in sorted(nows):
