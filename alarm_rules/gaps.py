@@ -55,6 +55,8 @@ class Gaps:
 
     def note(self, rows: Rows) -> None:
         """Remember the holes these rows end; `rows.since_heard_ns` is that before them."""
+        if rows.tick is not None and rows.tick.unheard_ns <= SHORTEST_NS:
+            return
         if rows.since_heard_ns.max(initial=0) <= SHORTEST_NS:
             return
         after = rows.since_heard_ns > rows.at(self._silence_ns)

@@ -22,22 +22,34 @@ Not here: which rows are late, the reorder buffer (ruleset.py), what a program d
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
 from alarm_rules.program import Changes, Program
-from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Derived, PointTimes, Rows
+from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Derived, PointTimes, Rows, Tick
 from gateway.model.batch import Batch
 from gateway.model.quality import BAD
 
 NO_CLOCK = NEVER - 1
 """A time at which no timer is due, not even one that is due at once."""
 
+_STRETCHES_MAX = 64
+"""Ranges of points remembered: one for each poller that hands over its own points at a time."""
+
 Found = tuple[Program, Changes]
+
+
+class _Stretch(NamedTuple):
+    """A range of points that was heard as one tick: bounds of `heard_ns` there."""
+
+    oldest_ns: int
+    newest_ns: int
+    is_usable: bool  # `usable_ns` is the same as `heard_ns` there
 
 
 class Lane:
@@ -56,10 +68,17 @@ class Lane:
         self.derived = dict(derived)
         self.heard_ns = np.empty(0, np.int64)
         self.usable_ns = np.empty(0, np.int64)
-        self._every = np.empty(0, np.int64)  # 0, 1, 2, …: to know a range by
+        self._every = np.empty(0, np.int64)  # 0, 1, 2, …: the points of a range
+        self._every32 = np.empty(0, np.int32)  # the same as batches have it, to know a range by
+        self._all_true = np.empty(0, np.bool_)  # never written
+        self._spanned: tuple[NDArray[np.int32], slice | None] = (self._every32, None)
+        self._stretches: dict[tuple[int, int], _Stretch] = {}  # no two of them overlap
 
     def grow(self, size: int) -> None:
         self._every = np.arange(size)
+        self._every32 = np.arange(size, dtype=np.int32)
+        self._all_true = np.ones(size, np.bool_)
+        self.forget_bounds()
         extra = np.full(size - len(self.heard_ns), NEVER)
         self.heard_ns = np.concatenate([self.heard_ns, extra])
         self.usable_ns = np.concatenate([self.usable_ns, extra])
@@ -69,44 +88,88 @@ class Lane:
     ) -> tuple[Rows, NDArray[np.bool_] | None]:
         """Rows with what every kind asks about them, late ones left out; and which are late: older
         than what was judged of their point. None: none is."""
+        span = self.span(batch.point_index)
+        if span is not None:
+            rows = self._tick(batch, time_ns, span)
+            if rows is not None:
+                return rows, None
         point = batch.point_index.astype(np.int64)
-        span = self._span(point)
-        by_row: NDArray[np.int64] | slice = point if span is None else span
-        heard_ns, late = self.heard_ns[by_row], None
+        heard_ns, late = self.heard_ns[point], None
         is_late = time_ns < heard_ns
         if is_late.any():
-            late, kept, span = is_late, np.flatnonzero(~is_late), None
+            late, kept = is_late, np.flatnonzero(~is_late)
             batch, time_ns, heard_ns = batch.take(kept), time_ns[kept], heard_ns[kept]
-            by_row = point = point[kept]
-        value, quality = batch.value, batch.quality
-        usable = value == value  # noqa: PLR0124  false for NaN
-        if quality.any():
-            usable &= quality < BAD
-        usable_ns = self.usable_ns[by_row]
-        if span is None:
-            heard_ns, usable_ns = _since_the_row_before(
-                point, time_ns, usable, (heard_ns, usable_ns)
-            )
+            point = point[kept]
+        usable = _usable(batch)
+        heard_ns, usable_ns = _since_the_row_before(
+            point, time_ns, usable, (heard_ns, self.usable_ns[point])
+        )
         return Rows(
             point=point,
-            value=value,
-            quality=quality,
+            value=batch.value,
+            quality=batch.quality,
             time_ns=time_ns,
             received_ns=batch.received_time_ns,
             usable=usable,
             heard_ns=heard_ns,
             usable_ns=usable_ns,
-            span=span,
         ), late
 
-    def _span(self, point: NDArray[np.int64]) -> slice | None:
-        """The points as a range, if they are one, each once and in order."""
-        size = len(point)
-        if size == 0 or point[-1] - point[0] != size - 1:
-            return None
-        first = int(point[0])
-        is_range = bool((point == self._every[first : first + size]).all())
-        return slice(first, first + size) if is_range else None
+    def span(self, point: NDArray[np.int32]) -> slice | None:
+        """The points as a range of known ones, if they are one, each once and in order."""
+        known, span = self._spanned
+        if point is known:
+            return span
+        size, span = len(point), None
+        if size:
+            first = int(point[0])
+            if 0 <= first <= len(self._every) - size and point[-1] == first + size - 1:
+                found = slice(first, first + size)
+                if np.count_nonzero(point == self._every32[found]) == size:
+                    span = found
+        self._spanned = point, span
+        return span
+
+    def forget_bounds(self) -> None:
+        """What was heard when is changed by other ways than `judge`."""
+        self._stretches.clear()
+        self._spanned = self._every32, None
+
+    def _tick(self, batch: Batch, time_ns: NDArray[np.int64], span: slice) -> Rows | None:
+        """Rows without a copy of what is known; None when some are late.
+
+        A range that is heard as one tick again and again needs no look at each point: the oldest
+        sample of this tick is no older than the newest of the one before, and the newest of this
+        less the oldest of the one before bounds every silence.
+        """
+        value, heard_ns, usable_ns = batch.value, self.heard_ns[span], self.usable_ns[span]
+        oldest_ns = int(np.minimum.reduce(time_ns))
+        newest_ns = int(np.maximum.reduce(time_ns))
+        before = self._stretches.get((span.start, span.stop))
+        if before is not None and before.newest_ns <= oldest_ns:
+            unheard_ns = newest_ns - before.oldest_ns
+        else:
+            silence_ns = time_ns - heard_ns
+            if np.minimum.reduce(silence_ns) < 0:
+                return None
+            unheard_ns = int(np.maximum.reduce(silence_ns))
+        unusable_ns = unheard_ns
+        if before is None or not before.is_usable:
+            unusable_ns = int(np.maximum.reduce(time_ns - usable_ns))
+        is_usable = not math.isnan(np.minimum.reduce(value))  # a NaN wins
+        is_usable = is_usable and bool(np.maximum.reduce(batch.quality) < BAD)
+        return Rows(
+            point=self._every[span],
+            value=value,
+            quality=batch.quality,
+            time_ns=time_ns,
+            received_ns=batch.received_time_ns,
+            usable=self._all_true[span] if is_usable else _usable(batch),
+            heard_ns=heard_ns,
+            usable_ns=usable_ns,
+            span=span,
+            tick=Tick(oldest_ns, newest_ns, is_usable, unheard_ns, unusable_ns),
+        )
 
     def judge(self, rows: Rows, now_ns: int, known_to_ns: int) -> list[Batch]:
         """Programs in order of their layers; what one derives the next layer sees. Returns the
@@ -149,15 +212,38 @@ class Lane:
 
     def _note_heard(self, rows: Rows) -> None:
         """No row is older than what is known of its point."""
-        if rows.span is not None:
-            self.heard_ns[rows.span] = rows.time_ns
-            np.copyto(self.usable_ns[rows.span], rows.time_ns, where=rows.usable)
+        if rows.span is not None and rows.tick is not None:
+            self._note_tick(rows, rows.span, rows.tick)
             return
+        if len(rows) == 0:
+            return
+        self._stretches.clear()
         np.maximum.at(self.heard_ns, rows.point, rows.time_ns)
         point, time_ns = rows.point, rows.time_ns
         if not rows.usable.all():
             point, time_ns = point[rows.usable], time_ns[rows.usable]
         np.maximum.at(self.usable_ns, point, time_ns)
+
+    def _note_tick(self, rows: Rows, span: slice, tick: Tick) -> None:
+        self.heard_ns[span] = rows.time_ns
+        if tick.is_usable:
+            self.usable_ns[span] = rows.time_ns
+        else:
+            np.copyto(self.usable_ns[span], rows.time_ns, where=rows.usable)
+        key, known = (span.start, span.stop), self._stretches
+        if key not in known:
+            for first, stop in [*known]:
+                if (first < span.stop and span.start < stop) or len(known) >= _STRETCHES_MAX:
+                    del known[first, stop]
+        known[key] = _Stretch(tick.oldest_ns, tick.newest_ns, tick.is_usable)
+
+
+def _usable(batch: Batch) -> NDArray[np.bool_]:
+    """Neither bad nor NaN."""
+    usable: NDArray[np.bool_] = batch.value == batch.value  # false for NaN
+    if np.count_nonzero(batch.quality):
+        usable &= batch.quality < BAD
+    return usable
 
 
 def _since_the_row_before(
@@ -220,6 +306,7 @@ class LateLane(Lane):
         lane = LateLane(live)
         for name in self.MEMORY:
             getattr(lane, name)[: len(self.heard_ns)] = getattr(self, name)
+        lane.forget_bounds()
         for mine, its in zip(lane.programs, self.programs, strict=True):
             for new, old in zip(_tables(mine), _tables(its), strict=True):
                 for name in old.saved:
@@ -268,6 +355,7 @@ class LateLane(Lane):
     def _begin_anew(self, points: NDArray[np.int64]) -> None:
         """Forget these points, and what was concluded from them."""
         self.heard_ns[points] = self.usable_ns[points] = NEVER
+        self.forget_bounds()
         for program in self.programs:
             layout = program.layout
             _, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)

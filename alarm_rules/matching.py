@@ -13,10 +13,12 @@ Not here: what a group means (kinds/), arrays (program.py).
 
 from __future__ import annotations
 
+import marshal
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,13 +30,13 @@ from gateway.model.rule import GroupBy, Rule, Selector
 
 SITE_KEY = "site"
 
-Dirty = dict[tuple[int, str], None]
-"""(rule, group key) to be planned again, in order of their first points."""
+Dirty = dict[int, dict[str, None]]
+"""Rule -> group keys to be planned again, in order of their first points."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CompiledRule:
-    """A rule with its kind and its parameters checked."""
+    """A rule with its kind and its parameters checked. Layer and number are known last."""
 
     rule: Rule
     kind: RuleKind
@@ -45,36 +47,69 @@ class CompiledRule:
     judged: Sequence[str] = ()  # ids of the rules whose levels it judges
 
 
-@dataclass(slots=True)
 class RuleGroups:
-    """The groups of one rule: group key -> input -> points in the order they were found."""
+    """The groups of one rule: group key -> input -> points in the order they were found.
 
-    inputs: tuple[str, ...]
-    groups: dict[str, dict[str, dict[int, None]]] = field(default_factory=dict)
+    A rule with one input that judges each point by itself (nearly all of them) has one number for
+    each group and no more: `only`, by group key; None for all other rules.
+    """
+
+    __slots__ = ("_groups", "inputs", "only")
+
+    def __init__(self, inputs: tuple[str, ...], *, is_by_point: bool) -> None:
+        self.inputs = inputs
+        self.only: dict[str, int] | None = {} if is_by_point and len(inputs) == 1 else None
+        self._groups: dict[str, dict[str, dict[int, None]]] = {}
+
+    @property
+    def groups(self) -> Mapping[str, Mapping[str, Iterable[int]]]:
+        if self.only is None:
+            return self._groups
+        (name,) = self.inputs
+        return {key: {name: (point,)} for key, point in self.only.items()}
+
+    def keys(self) -> Iterable[str]:
+        return self._groups if self.only is None else self.only
 
     def members(self, key: str) -> Mapping[str, tuple[int, ...]]:
-        group = self.groups.get(key, {})
+        if self.only is not None:
+            point = self.only.get(key)
+            return {self.inputs[0]: () if point is None else (point,)}
+        group = self._groups.get(key, {})
         return {name: tuple(sorted(group.get(name, ()))) for name in self.inputs}
 
+    def add(self, key: str, name: str, point: int) -> None:
+        if self.only is not None:
+            self.only[key] = point
+        else:
+            self._groups.setdefault(key, {}).setdefault(name, {})[point] = None
 
-@dataclass(frozen=True, slots=True)
+    def discard(self, key: str, name: str, point: int) -> None:
+        if self.only is not None:
+            self.only.pop(key, None)
+        else:
+            self._groups[key][name].pop(point, None)
+
+
+@dataclass(slots=True, eq=False)
 class _Candidate:
     """One input of one rule, and what a point found by the index must still be."""
 
     number: int
     name: str
     group_by: str
+    hides: bool
     fields: tuple[tuple[str, str], ...]  # of the point
     device_kind: str
     attributes: tuple[tuple[str, str], ...]  # of the point, else of its device
 
     @classmethod
-    def of(cls, number: int, name: str, group_by: str, selector: Selector) -> _Candidate:
-        names = ("quantity", "location_class", "area", "device", "adapter")
-        wanted = ((name, getattr(selector, name)) for name in names)
+    def of(cls, number: int, name: str, rule: CompiledRule, selector: Selector) -> _Candidate:
+        wanted = zip(_FIELDS, _of_fields(selector), strict=True)
         fields = tuple(pair for pair in wanted if pair[1])
-        attributes = tuple(selector.attributes.items())
-        return cls(number, name, group_by, fields, selector.device_kind, attributes)
+        attributes = tuple(selector.attributes.items()) if selector.attributes else ()
+        kind = selector.device_kind
+        return cls(number, name, rule.group_by, rule.kind.hides, fields, kind, attributes)
 
     def matches(self, point: Point, device: Device | None) -> bool:
         for name, wanted in self.fields:
@@ -82,10 +117,51 @@ class _Candidate:
                 return False
         if self.device_kind and (device is None or device.kind != self.device_kind):
             return False
+        if not self.attributes:
+            return True
         inherited: Mapping[str, str] = device.attributes if device else {}
         return all(
             point.attributes.get(key, inherited.get(key)) == value for key, value in self.attributes
         )
+
+
+_FIELDS = ("quantity", "location_class", "area", "device", "adapter")
+_of_fields = attrgetter(*_FIELDS)
+_Place = tuple[_Candidate, ...]
+
+
+class _Asked:
+    """The candidates for one quantity ("": for any), and which of them match a point.
+
+    Points that are alike in all that some candidate asks about are looked at once: a rule for all
+    the methane of a mine costs one comparison, a rule for one class of place one for each class.
+    """
+
+    def __init__(self) -> None:
+        self.candidates: list[_Candidate] = []
+        self._fields: tuple[str, ...] = ()
+        self._attributes: tuple[str, ...] = ()
+        self._known: dict[Any, _Place] = {}
+
+    def begin(self) -> None:
+        """Forget what was found: kept for one update, so that it cannot grow."""
+        self._known = {}
+        asked = self.candidates
+        self._fields = tuple({name: None for one in asked for name, _ in one.fields})
+        self._attributes = tuple({name: None for one in asked for name, _ in one.attributes})
+
+    def matching(self, point: Point, device: Device | None) -> _Place:
+        key: Any = tuple([getattr(point, name) for name in self._fields])
+        if self._attributes:
+            inherited: Mapping[str, str] = device.attributes if device else {}
+            own = [point.attributes.get(name, inherited.get(name)) for name in self._attributes]
+            key = (key, *own)
+        key = (key, device.kind if device else None)
+        found = self._known.get(key)
+        if found is None:
+            found = tuple(one for one in self.candidates if one.matches(point, device))
+            self._known[key] = found
+        return found
 
 
 class Matching:
@@ -94,22 +170,28 @@ class Matching:
     def __init__(self, rules: Sequence[CompiledRule], points: PointTable) -> None:
         self._rules = rules
         self._points = points
-        self.of_rule = [RuleGroups(tuple(sorted(rule.rule.inputs))) for rule in rules]
-        self._by_id: dict[str, list[_Candidate]] = defaultdict(list)
-        self._by_quantity: dict[str, list[_Candidate]] = defaultdict(list)
+        self.of_rule = [
+            RuleGroups(tuple(sorted(rule.rule.inputs)), is_by_point=rule.group_by == GroupBy.POINT)
+            for rule in rules
+        ]
+        self._by_id: dict[str, _Place] = {}
+        self._any = _Asked()
+        self._by_quantity: dict[str, _Asked] = {"": self._any}
         for number, rule in enumerate(rules):
             if rule.kind.judges is not None:
                 continue  # of other rules' levels, not of points
             for name, selector in rule.rule.inputs.items():
-                candidate = _Candidate.of(number, name, rule.group_by, selector)
-                for point_id in set(selector.ids):
-                    self._by_id[point_id].append(candidate)
+                candidate = _Candidate.of(number, name, rule, selector)
+                for point_id in dict.fromkeys(selector.ids):
+                    self._by_id[point_id] = (*self._by_id.get(point_id, ()), candidate)
                 if not selector.ids:
-                    self._by_quantity[selector.quantity].append(candidate)
+                    asked = self._by_quantity.setdefault(selector.quantity, _Asked())
+                    asked.candidates.append(candidate)
         self._seen_points: list[Point] = []
         self._seen_devices: list[Device] = []
         self._points_of: dict[str, set[int]] = defaultdict(set)
-        self._places: dict[int, list[tuple[int, str, str]]] = {}
+        self._places: list[_Place] = []  # by point
+        self._matched: list[Point] = []  # by point: as it was when it was matched
         self._version = -1
 
     @property
@@ -118,28 +200,46 @@ class Matching:
 
     def places(self, point: int) -> Sequence[tuple[int, str, str]]:
         """(rule, group key, input) of everything the point is in."""
-        return self._places.get(point, ())
+        if point >= len(self._places):
+            return ()
+        was = self._matched[point]
+        return [(c.number, group_key(c.group_by, was), c.name) for c in self._places[point]]
+
+    def hiding(self, points: Iterable[int]) -> Dirty:
+        """The groups the points have in rules that plan after others."""
+        found: Dirty = {}
+        places, matched = self._places, self._matched
+        for point in points:
+            for one in places[point]:
+                if one.hides:
+                    key = group_key(one.group_by, matched[point])
+                    found.setdefault(one.number, {})[key] = None
+        return found
 
     def update(self) -> Dirty:
-        """Look at what changed in the table; returns the (rule, group key) that did with it, in
-        order of their points."""
+        """Look at what changed in the table; returns the groups that did with it, in order of
+        their points."""
         if self.is_current:
             return {}
         self._version = self._points.version
         devices = self._changed_devices()
-        changed = set(self._changed_points())
-        for device in devices:
-            changed |= self._points_of.get(device.id, set())
+        changed = self._changed_points()
+        if any(device.id in self._points_of for device in devices):
+            every = set(changed)
+            every.update(*(self._points_of.get(device.id, ()) for device in devices))
+            changed = sorted(every)
         dirty: Dirty = {}
-        for index in sorted(changed):
-            self._match(index, dirty)
+        for asked in self._by_quantity.values():
+            asked.begin()
+        self._match(changed, dirty)
         kinds = {device.kind for device in devices}
         for number, rule in enumerate(self._rules):
             if rule.kind.per_device and not kinds.isdisjoint(rule.kind.per_device):
-                dirty |= {(number, key): None for key in self.of_rule[number].groups}
+                dirty.setdefault(number, {}).update(dict.fromkeys(self.of_rule[number].keys()))
         return dirty
 
     def _changed_points(self) -> list[int]:
+        """Indices of points that are new or differ, ascending."""
         seen, changed = self._seen_points, []
         for index, point in enumerate(self._points):
             if index >= len(seen):
@@ -165,26 +265,41 @@ class Matching:
             changed.append(device)
         return changed
 
-    def _match(self, index: int, dirty: Dirty) -> None:
-        for number, key, name in self._places.pop(index, ()):
-            self.of_rule[number].groups[key][name].pop(index, None)
-            dirty[(number, key)] = None
-        point = self._points[index]
+    def _match(self, changed: Sequence[int], dirty: Dirty) -> None:
+        """Take the points out of where they were and put them where they belong."""
+        places, matched, of_rule = self._places, self._matched, self.of_rule
+        for index in changed:
+            point = self._points[index]
+            if index < len(places):
+                for number, key, name in self.places(index):
+                    of_rule[number].discard(key, name, index)
+                    dirty.setdefault(number, {})[key] = None
+                matched[index] = point
+                place = places[index] = self._place_of(point)
+            else:  # points are never taken away: the next one
+                matched.append(point)
+                place = self._place_of(point)
+                places.append(place)
+            for one in place:
+                number, key = one.number, group_key(one.group_by, point)
+                of_rule[number].add(key, one.name, index)
+                keys = dirty.get(number)
+                if keys is None:
+                    keys = dirty[number] = {}
+                keys[key] = None
+
+    def _place_of(self, point: Point) -> _Place:
         device = self._points.device(point.device) if point.device else None
-        candidates = [*self._by_quantity.get("", ()), *self._by_id.get(point.id, ())]
+        place = self._any.matching(point, device) if self._any.candidates else ()
+        by_id = self._by_id.get(point.id)
+        if by_id is not None:
+            place += tuple([one for one in by_id if one.matches(point, device)])
         if point.quantity:
-            candidates += self._by_quantity.get(point.quantity, ())
-        places = []
-        for candidate in candidates:
-            if candidate.matches(point, device):
-                number, name = candidate.number, candidate.name
-                key = group_key(candidate.group_by, point)
-                group = self.of_rule[number].groups.setdefault(key, {})
-                group.setdefault(name, {})[index] = None
-                places.append((number, key, name))
-                dirty[(number, key)] = None
-        if places:
-            self._places[index] = places
+            asked = self._by_quantity.get(point.quantity)
+            if asked is not None:
+                found = asked.matching(point, device)
+                place = place + found if place else found
+        return place
 
 
 def group_key(group_by: str, point: Point) -> str:
@@ -203,6 +318,7 @@ def compile_rules(
     faults: list[Fault] = []
     compiled: list[CompiledRule] = []
     seen: set[str] = set()
+    checked: _Checked = {}
     for rule in rules:
         if rule.id in seen:
             faults.append(_fault(rule, "id", "each rule id once; this one stands twice"))
@@ -213,7 +329,7 @@ def compile_rules(
             known = ", ".join(sorted(kinds))
             faults.append(_fault(rule, "kind", f"one of {known}; not {rule.kind!r}"))
             continue
-        one, found = _compile(rule, kind)
+        one, found = _compile(rule, kind, checked)
         faults += found
         if one is not None:
             compiled.append(one)
@@ -225,16 +341,38 @@ def compile_rules(
         names = " -> ".join(circle)
         fault = Fault("rules", 0, circle[0], f"rules that do not need themselves: {names}")
         return [], [fault]
-    return [
-        replace(one, layer=layer, number=number)
-        for number, (one, layer) in enumerate(zip(compiled, layers, strict=True))
-    ], []
+    for number, (one, layer) in enumerate(zip(compiled, layers, strict=True)):
+        one.number, one.layer = number, layer
+    return compiled, []
 
 
-def _compile(rule: Rule, kind: RuleKind) -> tuple[CompiledRule | None, list[Fault]]:
+_Checked = dict[tuple[str, bytes], Any]
+"""(kind, parameters as bytes) -> the parameters, checked."""
+
+
+def _parameters(rule: Rule, kind: RuleKind, known: _Checked) -> Any:
+    """The rule's parameters as its kind's model; one object for all rules of a kind that state the
+    same, where the kind can share it: to check is most of the work for a rule of one point."""
+    stated = dict(rule.parameters)
+    if kind.plan_alike is None:
+        return kind.parameters.model_validate(stated)
+    try:
+        # Version 2 has no references: equal bytes are equal values of equal types (1 is not 1.0).
+        content = (kind.name, marshal.dumps(stated, 2))
+    except ValueError:  # something else than plain values
+        return kind.parameters.model_validate(stated)
+    found = known.get(content)
+    if found is None:
+        found = known[content] = kind.parameters.model_validate(stated)
+    return found
+
+
+def _compile(
+    rule: Rule, kind: RuleKind, known: _Checked
+) -> tuple[CompiledRule | None, list[Fault]]:
     faults = []
     try:
-        parameters = kind.parameters.model_validate(dict(rule.parameters))
+        parameters = _parameters(rule, kind, known)
     except ValidationError as error:
         for item in error.errors():
             where = ".".join(str(part) for part in item["loc"])

@@ -31,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
-from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of
-from alarm_rules.turns import Changes, Turns, bits_of, changes_of, joined, most_severe
+from alarm_rules.dense import is_dense, tick, with_silent
+from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of, taken
+from alarm_rules.turns import Changes, Turns, bits_of, chained, changes_of, joined, most_severe
 from gateway.contract.rule_kind import (
     FOREVER,
     NEVER,
@@ -47,6 +48,11 @@ from gateway.contract.rule_kind import (
 )
 
 __all__ = ["Changes", "Program"]
+
+
+_PIECE = 1 << 14
+"""Signals told at once. Fresh arrays of megabytes cost more than what is written into them: every
+page of them is given by the system anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,8 @@ class Program:
                 "limit": (np.float64, np.nan, wide),
                 "reset": (np.float64, np.nan, wide),
                 "position": (np.int32, -1),  # in RuleSet.instances
+                "due_ns": (np.int64, FOREVER, wide),  # when the open run takes effect, if it has
+                # not; follows from the rest (`settle_all`)
             },
             saved={
                 "condition": (np.bool_, False, wide),
@@ -115,6 +123,7 @@ class Program:
         )
         self.due_ns = FOREVER
         self._signals: list[Signals] = []
+        self.is_dense_allowed = True  # a test tells its ticks with and without
         self._is_planned = False  # calibration plays a part in some open run or output
         self._only_slot: NDArray[np.int64] | None = None  # by point, if none has two here
 
@@ -142,29 +151,25 @@ class Program:
         if len(chosen) == len(rows):
             row = slice(None)
         else:
-            point = point[chosen]
+            point = point.take(chosen)
         if self._only_slot is not None:
-            slot = self._only_slot[point]
+            slot = self._only_slot.take(point)
             if slot.min() < 0:
                 inside = np.flatnonzero(slot >= 0)
                 row, slot = chosen[inside], slot[inside]
         else:
             owner, slot = seg.gather_lists(layout.point_start, layout.point_slots, point)
             row = chosen[owner]
-        group = layout.slot_group[slot]
+        group = layout.slot_group.take(slot)
         if not seg.is_ascending(group, strictly=True):
             order = seg.group_sort(group, rows.time_ns[row], len(layout.group_start))
-            group, slot = group[order], slot[order]
-            row = order if isinstance(row, slice) else row[order]
-        return Feed(
-            group=group,
-            slot=slot,
-            value=rows.value[row],
-            quality=rows.quality[row],
-            time_ns=rows.time_ns[row],
-            received_ns=rows.received_ns[row],
-            usable=rows.usable[row],
-        )
+            group, slot = group.take(order), slot.take(order)
+            row = order if isinstance(row, slice) else row.take(order)
+        names = ("value", "quality", "time_ns", "received_ns", "usable")
+        columns: Any = (getattr(rows, name) for name in names)
+        if not isinstance(row, slice):
+            columns = (column.take(row) for column in columns)
+        return Feed(group, slot, *columns)
 
     # ------------------------------------------------------------------ changes out
 
@@ -174,73 +179,103 @@ class Program:
             timed = self.evaluator.timers(now_ns, times)
             if timed is not None and len(timed):
                 self._signals.append(timed)
-        signals, self._signals = self._signals, []
+        parts, self._signals = self._signals, []
         swept = self.due_ns <= now_ns
-        if not signals and not swept:
+        if not parts and not swept:
             return None
-        steps = steps_of(
-            merged(signals, self.width), self.state, latest_wins=self.evaluator.latest_wins
-        )
-        self._is_planned |= bool((steps.signals.quality == PLANNED).any())
-        edges = edges_of(steps, self.state, planned=self._is_planned)
-        due = self._due(steps, now_ns, swept=swept)
-        changes = self._apply(steps, edges, due, now_ns)
+        signals = merged(parts, self.width)
+        if signals.quality.any() and (signals.quality == PLANNED).any():
+            self._is_planned = True
+        if self.is_dense_allowed and not self._is_planned and is_dense(signals, self.state):
+            changes = self._tick(signals, now_ns, swept=swept)
+        else:
+            changes = self._in_order(signals, now_ns, swept=swept)
         if swept:
-            self.forget_due()
+            self._find_due()
         return changes
 
-    def _due(self, steps: Steps, now_ns: int, *, swept: bool) -> NDArray[np.int64]:
-        """Keys whose delay ends by now, or by a sample of their instance that is ahead of now."""
-        found: list[NDArray[np.int64]] = []
+    def _tick(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
+        """Every instance said one thing at most."""
+        state = self.state
+        if not self.evaluator.latest_wins and len(signals):
+            seg.write_rows(state["set_at"], signals.instance, signals.set)
+            seg.write_rows(state["step_ns"], signals.instance, signals.time_ns)
         if swept:
-            key = np.flatnonzero(self._waiting(slice(None)))
-            found.append(key[self._deadline(key) <= now_ns])
+            late = np.flatnonzero(self._column("due_ns") <= now_ns) // self.width
+            signals = with_silent(signals, late[seg.heads(late)], state)
+        found = tick(state, signals, now_ns, swept=swept)
+        self.due_ns = min(self.due_ns, found.due_ns)
+        if len(found.instance):
+            self._tell(found.instance)
+        return found.changes
+
+    def _in_order(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
+        """Whatever was said, as often as it was said; by pieces that a cache holds, each a range of
+        instances."""
+        instance, every = signals.instance, len(self.state)
+        begins = np.unique(np.append(0, instance[_PIECE::_PIECE]))
+        rows = np.append(np.searchsorted(instance, begins), len(instance))
+        found = []
+        for n, end in enumerate([*begins[1:].tolist(), every]):
+            piece = signals
+            if len(begins) > 1:
+                piece = taken(signals, slice(rows[n], rows[n + 1]))
+            steps = steps_of(piece, self.state, latest_wins=self.evaluator.latest_wins)
+            edges = edges_of(steps, self.state, planned=self._is_planned)
+            span = slice(int(begins[n]) * self.width, end * self.width)
+            due = self._due(steps, now_ns, span if swept else None)
+            found.append(self._apply(steps, edges, due, now_ns))
+        return chained([changes for changes in found if changes is not None])
+
+    def _due(self, steps: Steps, now_ns: int, swept: slice | None) -> NDArray[np.int64]:
+        """Keys, of those `swept`, whose delay ends by now, or of any by a sample of their instance
+        that is ahead of now."""
+        found: list[NDArray[np.int64]] = []
+        if swept is not None:
+            late_keys = np.flatnonzero(self._column("due_ns")[swept] <= now_ns)
+            found.append(late_keys + swept.start)
         newest_ns = steps.time_ns[steps.newest]
         if len(newest_ns) and newest_ns.max() > now_ns:
             ahead = np.flatnonzero(newest_ns > now_ns)
             instance = steps.instance[steps.newest][ahead]
-            owner, level = np.nonzero(self._waiting(instance))
-            key = instance[owner] * self.width + level
-            found.append(key[self._deadline(key) <= newest_ns[ahead][owner]])
+            late = self.state["due_ns"].take(instance, axis=0) <= newest_ns[ahead][:, None]
+            owner, level = np.nonzero(late)
+            found.append(instance[owner] * self.width + level)
         if not found:
             return np.empty(0, np.int64)
         return found[0] if len(found) == 1 else np.union1d(found[0], found[1])
 
-    def forget_due(self) -> None:
-        """Find the next deadline anew over all instances."""
+    def _find_due(self) -> None:
+        """The next deadline, and whether calibration still plays a part, over all instances."""
         state = self.state
-        self._is_planned = bool(
-            state["planned"].any() or (state["condition"] & (state["quality"] == PLANNED)).any()
-        )
-        key = np.flatnonzero(self._waiting(slice(None)))
-        self.due_ns = int(self._deadline(key).min(initial=FOREVER))
-
-    def _waiting(self, instances: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
-        """Levels whose open run has not taken effect yet: as a change, or as real after planned."""
-        state = self.state
-        condition = state["condition"][instances]
-        waiting: NDArray[np.bool_] = condition != state["output"][instances]
         if self._is_planned:
-            said_planned = state["planned"][instances] & (state["quality"][instances] != PLANNED)
-            waiting |= condition & said_planned
-        return waiting
+            self._is_planned = bool(
+                state["planned"].any() or (state["condition"] & (state["quality"] == PLANNED)).any()
+            )
+        self.due_ns = int(state["due_ns"].min(initial=FOREVER))
+
+    def _set_due(self) -> None:
+        """Which levels have an open run that has not taken effect yet, as a change, or as real
+        after planned; and when it does."""
+        state = self.state
+        condition = state["condition"]
+        waiting = condition != state["output"]
+        waiting |= condition & state["planned"] & (state["quality"] != PLANNED)
+        delay_ns = np.where(condition, state["on_ns"], state["off_ns"])
+        state["due_ns"][:] = np.where(waiting, state["since_ns"] + delay_ns, FOREVER)
 
     def _column(self, name: str) -> NDArray[Any]:
         """A column of the state by key: a view, to write into."""
         return self.state[name].reshape(-1)
 
     def _of(self, name: str, key: NDArray[np.int64]) -> NDArray[Any]:
-        found: NDArray[Any] = self._column(name)[key]
+        found: NDArray[Any] = self._column(name).take(key)
         return found
 
-    def _deadline(self, key: NDArray[np.int64]) -> NDArray[np.int64]:
-        deadline: NDArray[np.int64] = self._of("since_ns", key) + self._delay(
-            key, self._of("condition", key)
-        )
-        return deadline
-
     def _delay(self, key: NDArray[np.int64], value: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.where(value, self._of("on_ns", key), self._of("off_ns", key))
+        off_ns = self._of("off_ns", key)
+        delay_ns: NDArray[np.int64] = off_ns + (self._of("on_ns", key) - off_ns) * value
+        return delay_ns
 
     # ------------------------------------------------------------------ runs
 
@@ -311,15 +346,19 @@ class Program:
         known_to_ns: NDArray[np.int64],
     ) -> _Runs:
         """The runs that edges begin, each up to the next edge of its key."""
-        begin_ns = steps.time_ns[edges.step]
+        begin_ns = steps.time_ns.take(edges.step)
         delay_ns = self._delay(edges.key, edges.value)
         start, carried, end_ns = None, opened.output[: len(known_to_ns)], known_to_ns
         owner: NDArray[np.int64] | slice = slice(len(known_to_ns))
         if len(known_to_ns) < len(first):
-            start, owner = seg.starts_of(first), np.cumsum(first) - 1
-            carried = carried[owner]
+            head = np.flatnonzero(first)
+            count = np.diff(np.append(head, len(first)))
+            owner = np.repeat(np.arange(len(head)), count)
+            carried = carried.take(owner)
             end_ns = np.append(begin_ns[1:], 0)
-            end_ns[np.append(first[1:], True)] = known_to_ns
+            end_ns[head + count - 1] = known_to_ns
+            if opened.planned is not None or bool((end_ns - delay_ns >= begin_ns).any()):
+                start = head.take(owner)  # where none lasted, the output stays what it was
         out = seg.debounce(edges.value, begin_ns, end_ns, delay_ns, start, carried)
         again = planned = None
         if opened.planned is not None:
@@ -327,7 +366,7 @@ class Program:
             is_planned = steps.signals.quality[row] == PLANNED
             again, planned = _planned(edges.value, out, is_planned, opened.planned[owner], start)
         after = np.where(out.lasted, edges.value, out.before)
-        instance = steps.instance[edges.step]
+        instance = steps.instance.take(edges.step)
         return _Runs(
             edges.key, instance, edges.value, begin_ns, delay_ns, out, again, planned, after
         )
@@ -374,6 +413,7 @@ class Program:
         """Carry the open runs and the outputs; note the next deadline."""
         rest = slice(len(last), None)  # keys without an edge
         self._column("output")[opened.key[rest]] = opened.output[rest]
+        self._column("due_ns")[opened.key[rest]] = FOREVER
         if opened.planned is not None:
             self._column("planned")[opened.key[rest]] = opened.planned[rest]
         if len(last) == 0:
@@ -392,8 +432,9 @@ class Program:
             planned = begun.planned[at]
             self._column("planned")[key] = planned
             waiting |= value & planned & (steps.signals.quality[row] != PLANNED)
-        deadline_ns = (begin_ns + begun.delay_ns[at])[waiting]
-        self.due_ns = min(self.due_ns, int(deadline_ns.min(initial=FOREVER)))
+        due_ns = np.where(waiting, begun.out.effect_ns[at], FOREVER)
+        self._column("due_ns")[key] = due_ns
+        self.due_ns = min(self.due_ns, int(due_ns.min(initial=FOREVER)))
 
     def _keep_steps(self, steps: Steps) -> None:
         """Remember the newest sampled step, to know a repeat of its time by."""
@@ -415,7 +456,9 @@ class Program:
     def settle_all(self) -> None:
         """Tell the evaluator about every instance: after a refresh or a load."""
         self._only_slot = seg.only_members(self.layout.point_start, self.layout.point_slots)
-        self.forget_due()
+        self._set_due()
+        self._is_planned = True  # unless it shows that it does not
+        self._find_due()
         self._tell(np.arange(len(self.state)))
 
     def _tell(self, instances: NDArray[np.int64]) -> None:

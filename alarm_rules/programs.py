@@ -14,21 +14,42 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alarm_rules.instances import Instances
 from alarm_rules.levels import Listening
 from alarm_rules.matching import CompiledRule, Dirty, Matching
 from alarm_rules.program import Program
 from alarm_rules.roster import Roster
-from gateway.contract.rule_kind import GroupPlan, InstancePlan, Planning
-from gateway.model.condition import RuleInstance
+from gateway.contract.rule_kind import GroupPlan, InstancePlan, Planning, PointsPlanning
 from gateway.model.point import Point, PointTable
-from gateway.model.rule import Priority, Rule
+from gateway.model.rule import Priority, alarm_key
 
-_BY_RULE = itemgetter(0)
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """Instances that were placed together, side by side."""
+
+    numbers: Sequence[int]  # of the rules
+    rows: Sequence[int]
+    is_new: bool
+    keys: Sequence[str]
+    points: Sequence[Point | None]  # None: the plan itself says what it is about
+    plans: Sequence[InstancePlan]
+    names: Sequence[str]  # of the points
+
+
+@dataclass(slots=True, eq=False)
+class _Alike:
+    """Groups of one point each, planned and not placed yet."""
+
+    numbers: list[int] = field(default_factory=list)  # of the rules
+    keys: list[str] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+    plans: list[InstancePlan] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -37,8 +58,13 @@ class _Changed:
 
     instances: list[tuple[int, InstancePlan]] = field(default_factory=list)
     groups: list[tuple[int, GroupPlan]] = field(default_factory=list)
-    new: list[int] = field(default_factory=list)  # instance rows
+    parts: list[_Part] = field(default_factory=list)
+    alike: _Alike = field(default_factory=_Alike)
     is_any: bool = False  # a group came, changed or went
+
+    def add(self, part: _Part) -> None:
+        self.parts.append(part)
+        self.instances.extend(zip(part.rows, part.plans, strict=True))
 
 
 class Programs:
@@ -51,8 +77,9 @@ class Programs:
         self._matching = matching
         self._points = points
         self._urgent: dict[int, Priority] = {}
+        self._is_any_hiding = any(rule.kind.hides for rule in rules)
         self._keys: dict[str, Program] = {}
-        self.instances: list[RuleInstance] = []
+        self.instances = Instances()
         self.problems: dict[tuple[int, str], str] = {}
         self.wanted: dict[str, Point] = {}  # derived points as they should be declared
         widths: dict[str, int] = {}
@@ -73,26 +100,53 @@ class Programs:
         self.joined: set[int] = set()  # positions a rule listens to since the last `joined.clear`
         self._listening = Listening(rules, points)
         self._waiting: dict[Program, set[tuple[int, str]]] = defaultdict(set)
-        self.roster = {program: Roster() for program in self.all}
+        rule_ids = [rule.rule.id for rule in rules]
+        names = {False: self._point_id, True: self.instances.key}
+        self.roster = {
+            program: Roster(rule_ids, names[program.kind.judges is not None])
+            for program in self.all
+        }
         self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
 
     def refresh(self, dirty: Dirty) -> None:
         """Plan the groups that changed; bring every program up to the size of the point table."""
         changed = {program: _Changed() for program in self.all}
-        plain = [item for item in dirty if not self._rules[item[0]].kind.hides]
-        plain.sort(key=_BY_RULE)
-        for number, key in plain:
-            members = self._matching.of_rule[number].members(key)
-            self._plan(number, key, members, changed[self._program_of[number]])
-        hiding = dict.fromkeys(item for item in dirty if self._rules[item[0]].kind.hides)
-        hiding |= dict.fromkeys(self._hiding(plain))
-        for number, key in sorted(hiding, key=_BY_RULE):
-            members = self._matching.of_rule[number].members(key)
-            self._plan(number, key, members, changed[self._program_of[number]])
+        hiding: Dirty = {}
+        heard: dict[int, None] = {}  # points of groups that others may hide
+        for number in sorted(dirty):
+            if self._rules[number].kind.hides:
+                hiding[number] = dict(dirty[number])
+                continue
+            self._plan_rule(number, dirty[number], changed)
+            if self._is_any_hiding:
+                heard.update(dict.fromkeys(self._members(number, dirty[number])))
+        for number, keys in self._matching.hiding(heard).items():
+            hiding.setdefault(number, {}).update(keys)
+        for number in sorted(hiding):
+            self._plan_rule(number, hiding[number], changed)
         for program in self.sampled:
+            self._place_alike(program, changed[program])
             self._fill(program, changed[program])
         if self._listening:
             self._refresh_judging(changed)
+
+    def _members(self, number: int, keys: Iterable[str]) -> Iterable[int]:
+        groups = self._matching.of_rule[number]
+        if groups.only is not None:
+            return [groups.only[key] for key in keys if key in groups.only]
+        return [
+            point for key in keys for members in groups.members(key).values() for point in members
+        ]
+
+    def _plan_rule(
+        self, number: int, keys: Mapping[str, None], changed: Mapping[Program, _Changed]
+    ) -> None:
+        into, groups = changed[self._program_of[number]], self._matching.of_rule[number]
+        if self._rules[number].kind.plan_alike is not None and groups.only is not None:
+            self._plan_alike(number, keys, groups.only, into)
+            return
+        for key in keys:
+            self._plan(number, key, groups.members(key), into)
 
     def _refresh_judging(self, changed: Mapping[Program, _Changed]) -> None:
         """Plan who listens to whom: every layer may listen to those before it."""
@@ -124,13 +178,76 @@ class Programs:
         self.live = live
         return found
 
-    def _hiding(self, items: Iterable[tuple[int, str]]) -> Iterable[tuple[int, str]]:
-        for number, key in items:
-            for members in self._matching.of_rule[number].members(key).values():
-                for point in members:
-                    for other, place, _ in self._matching.places(point):
-                        if self._rules[other].kind.hides:
-                            yield other, place
+    def _plan_alike(
+        self, number: int, keys: Mapping[str, None], only: Mapping[str, int], changed: _Changed
+    ) -> None:
+        """The groups of a rule that have one point each, all at once."""
+        compiled, table = self._rules[number], self._points
+        kind, rule = compiled.kind, compiled.rule
+        assert kind.plan_alike is not None
+        chosen = [key for key in keys if key in only]
+        members = [only[key] for key in chosen]
+        plans = kind.plan_alike(
+            PointsPlanning(rule, compiled.parameters, members, table, self._urgent.get)
+        )
+        judged = [plan for plan in plans if plan is not None]
+        if len(judged) < len(keys):  # one is gone, or not judged
+            planned = dict(zip(chosen, plans, strict=True))
+            for key in keys:
+                if planned.get(key) is None:
+                    self._plan(number, key, self._matching.of_rule[number].members(key), changed)
+            chosen = [key for key, plan in planned.items() if plan is not None]
+            members = [only[key] for key in chosen]
+        if not chosen:
+            return
+        if self.problems:
+            for key in chosen:
+                self.problems.pop((number, key), None)
+        if not kind.hides:
+            self._note_urgency(zip(members, judged, strict=True))
+        alike = changed.alike
+        alike.numbers.extend(repeat(number, len(chosen)))
+        alike.keys.extend(chosen)
+        alike.members.extend(members)
+        alike.plans.extend(judged)
+
+    def _device_name(self, point: Point) -> str:
+        device = self._points.device(point.device) if point.device else None
+        return (device.name if device else "") or point.id
+
+    def _place_alike(self, program: Program, changed: _Changed) -> None:
+        """Place what was planned alike so far: rules of one point each cost no more than one rule
+        of many points."""
+        alike, changed.alike = changed.alike, _Alike()
+        if not alike.keys:
+            return
+        changed.is_any = True
+        roster, numbers = self.roster[program], alike.numbers
+        points = [self._points[index] for index in alike.members]
+        part = _Part(
+            numbers=numbers,
+            rows=(),
+            is_new=True,
+            keys=[
+                alarm_key(key, self._rules[number].rule.id)
+                for number, key in zip(numbers, alike.keys, strict=True)
+            ],
+            points=points,
+            plans=alike.plans,
+            names=[point.name or self._device_name(point) for point in points],
+        )
+        levels = _level_names(alike.plans)
+        rows = roster.place_new(numbers, alike.keys, alike.members, part.keys, levels)
+        if rows is not None:
+            part.rows = rows
+            changed.add(part)
+            return
+        for at, (number, key) in enumerate(zip(numbers, alike.keys, strict=True)):
+            row = roster.group(number, key)
+            roster.retire(row)
+            roster.place_input(row, 0, alike.members[at])
+            about = part.points[at], part.names[at]
+            self._place_instance(row, number, key, alike.plans[at], changed, about)
 
     def _plan(
         self, number: int, key: str, members: Mapping[str, tuple[int, ...]], changed: _Changed
@@ -151,6 +268,7 @@ class Programs:
                 instances=self.instances,
             )
             plan = compiled.kind.plan(planning)
+        self._place_alike(self._program_of[number], changed)  # in the order of their planning
         if plan is None and not roster.knows(number, key):
             return
         row = roster.group(number, key)
@@ -166,34 +284,50 @@ class Programs:
         return note
 
     def _place(self, number: int, row: int, plan: GroupPlan, changed: _Changed) -> None:
-        rule, program = self._rules[number].rule, self._program_of[number]
-        roster = self.roster[program]
+        program = self._program_of[number]
         members = [member for group in plan.inputs for member in group]
-        if program.kind.judges is None:
-            names = [self._points[point].id for point in members]
-        else:
-            names = [self.instances[position].alarm_key for position in members]
+        self.roster[program].place_inputs(row, plan)
+        if program.kind.judges is not None:
             self.joined.update(members)
-        roster.place_inputs(row, plan, rule, names)
         changed.groups.append((row, plan))
         if plan.derived is not None:
             self.wanted[plan.derived.id] = plan.derived
         for wanted in plan.instances:
-            placed = roster.place_instance(row, wanted, rule)
-            if placed is None:
-                self._problem(number, wanted.target)("two groups with one target; one is judged")
-                continue
-            instance, is_new = placed
-            changed.instances.append((instance, wanted))
-            if is_new:
-                changed.new.append(instance)
-            if program.kind.judges is None and not program.kind.hides:
-                self._note_urgency(wanted, members)
+            is_placed = self._place_instance(row, number, wanted.target, wanted, changed)
+            if is_placed and program.kind.judges is None and not program.kind.hides:
+                self._note_urgency((point, wanted) for point in members)
 
-    def _note_urgency(self, plan: InstancePlan, points: Iterable[int]) -> None:
-        most = min((level.priority for level in plan.levels), default=Priority.LOW)
-        for point in points:
-            self._urgent[point] = min(self._urgent.get(point, most), most)
+    def _place_instance(  # noqa: PLR0917  what stands in one row
+        self,
+        row: int,
+        number: int,
+        target: str,
+        plan: InstancePlan,
+        changed: _Changed,
+        about: tuple[Point | None, str] = (None, ""),
+    ) -> bool:
+        """`about`: the point and its name, where the plan does not say them."""
+        roster = self.roster[self._program_of[number]]
+        key = alarm_key(target, self._rules[number].rule.id)
+        (levels,) = _level_names((plan,))
+        placed = roster.place_instance(row, key, levels)
+        if placed is None:
+            self._problem(number, target)("two groups with one target; one is judged")
+            return False
+        instance, is_new = placed
+        changed.add(_Part((number,), (instance,), is_new, (key,), about[:1], (plan,), about[1:]))
+        return True
+
+    def _note_urgency(self, planned: Iterable[tuple[int, InstancePlan]]) -> None:
+        urgent = self._urgent
+        last, most = None, Priority.LOW
+        for point, plan in planned:
+            if plan is not last:
+                last = plan
+                most = min((level.priority for level in plan.levels), default=Priority.LOW)
+            known = urgent.get(point)
+            if known is None or most < known:
+                urgent[point] = most
 
     def _fill(self, program: Program, changed: _Changed) -> None:
         """Write settings and layout; rows first, so that everything has its place."""
@@ -204,65 +338,76 @@ class Programs:
             return
         size = len(roster.instance_keys)
         state.grow(size)
-        for instance in changed.new:
-            state["position"][instance] = len(self.instances)
-            self.instances.append(_NO_INSTANCE)
+        self._describe(state["position"], changed.parts)
         roster.layout_into(layout, width)
         program.evaluator.instances.grow(size)
-        program.evaluator.slots.grow(len(roster.slot_keys))
+        program.evaluator.slots.grow(roster.slot_count)
         _write_levels(program, changed.instances)
-        for instance, plan in changed.instances:
-            number = roster.group_keys[layout.instance_group[instance]][0]
-            self.instances[state["position"][instance]] = _described(
-                roster.instance_keys[instance], self._rules[number].rule, plan
-            )
-        known = self._points
-        index = [known.index(i) if i and i in known else -1 for i in roster.derived_ids]
-        self.derived[program] = np.array(index, dtype=np.int64)
+        self.derived[program] = roster.derived_index(self._point_index)
         program.evaluator.configure(changed.instances, changed.groups, layout)
         program.settle_all()
 
+    def _describe(self, position: NDArray[np.int32], parts: Iterable[_Part]) -> None:
+        """Positions for the new ones, in order; what is known of each anew."""
+        rows: list[int] = []
+        known = len(self.instances)
+        again = []
+        for part in parts:
+            if part.is_new:
+                rows.extend(part.rows)
+                rules = [self._rules[number].rule for number in part.numbers]
+                self.instances.add(rules, part.keys, part.points, part.plans, part.names)
+            else:
+                again.append(part)
+        position[rows] = np.arange(known, known + len(rows))
+        for part in again:
+            described = zip(part.rows, part.points, part.plans, part.names, strict=True)
+            for row, point, plan, name in described:
+                self.instances.describe(int(position[row]), point, plan, name)
+
+    def _point_id(self, index: int) -> str:
+        return self._points[index].id
+
+    def _point_index(self, point_id: str) -> int:
+        """-1 for one that is not declared yet."""
+        return self._points.index(point_id) if point_id in self._points else -1
+
+
+def _level_names(plans: Iterable[InstancePlan]) -> list[str]:
+    """The names of each one's levels, joined: what its saved bits mean."""
+    found, last, names = [], None, ""
+    for plan in plans:
+        if plan.levels is not last:
+            last = plan.levels
+            names = "|".join([level.name for level in plan.levels])
+        found.append(names)
+    return found
+
 
 def _write_levels(program: Program, instances: Sequence[tuple[int, InstancePlan]]) -> None:
-    """Delays and limits; all instances of a rule that share their levels at once."""
-    rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    plans: dict[tuple[int, ...], InstancePlan] = {}
-    for instance, plan in instances:
-        key = (id(plan.levels), id(plan.on_delay_ns), id(plan.off_delay_ns), id(plan.resets))
-        rows[key].append(instance)
-        plans[key] = plan
+    """Delays and limits: those of each plan once, then all with equally many levels at once."""
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    plans: dict[int, InstancePlan] = {}
+    for row, plan in instances:
+        rows_of[id(plan)].append(row)
+        plans[id(plan)] = plan
+    by_width: dict[int, list[InstancePlan]] = defaultdict(list)
+    for plan in plans.values():
+        by_width[len(plan.levels)].append(plan)
     state = program.state
-    for same, plan in plans.items():
-        place = (np.array(rows[same]), slice(len(plan.levels)))
-        state["on_ns"][place] = plan.on_delay_ns
-        state["off_ns"][place] = plan.off_delay_ns
-        state["limit"][place] = [_number(level.limit) for level in plan.levels]
-        state["reset"][place] = plan.resets or np.nan
+    for width, same in by_width.items():
+        owned = [rows_of[id(plan)] for plan in same]
+        rows = np.array(list(chain.from_iterable(owned)), dtype=np.int64)
+        owner = np.repeat(np.arange(len(same)), [len(each) for each in owned])
+        unstated = (np.nan,) * width
+        for name, values in (
+            ("on_ns", [plan.on_delay_ns for plan in same]),
+            ("off_ns", [plan.off_delay_ns for plan in same]),
+            ("limit", [[_number(level.limit) for level in plan.levels] for plan in same]),
+            ("reset", [plan.resets or unstated for plan in same]),
+        ):
+            state[name][rows, :width] = np.array(values, state[name].dtype)[owner]
 
 
 def _number(limit: float | None) -> float:
     return np.nan if limit is None else limit
-
-
-def _described(key: str, rule: Rule, plan: InstancePlan) -> RuleInstance:
-    return RuleInstance(
-        alarm_key=key,
-        rule=rule,
-        target=plan.target,
-        point_id=plan.point_id,
-        levels=plan.levels,
-        unit=plan.unit,
-        device=plan.device,
-        area=plan.area,
-        location=plan.location,
-        display_name=plan.display_name,
-    )
-
-
-_NO_INSTANCE = RuleInstance(
-    alarm_key="",
-    rule=Rule(id="", kind="", inputs={}, parameters={}),
-    target="",
-    point_id="",
-    levels=(),
-)

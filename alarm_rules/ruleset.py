@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ CLOCK_TOLERANCE_NS = 5_000_000_000
 """A device's clock may be this far ahead of ours before it is not believed (5 s, engineering)."""
 HELD_ROWS_MAX = 1_000_000
 """30 MB of reorder buffer: ten seconds of lateness at 100,000 samples a second."""
+_CLOCK = int(Quality.UNCERTAIN_CLOCK)
+_SPANS_MAX = 256
+"""Ranges of points remembered to be asked for: of each poller one, and of its partial answers."""
+_NO_CONDITIONS = Conditions.empty()
+_NO_ROWS = Batch.empty()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,10 @@ class _History(NamedTuple):
     found: list[Found]
     derived: list[Batch]
     judged: int
+
+
+def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
 def check_rules(rules: Sequence[Rule], kinds: Mapping[str, RuleKind]) -> list[Fault]:
@@ -112,6 +121,7 @@ class RuleSet:
         self._asked = np.empty(0, np.bool_)  # some rule asks for the point
         self._derived = np.empty(0, np.bool_)  # one of our own points
         self._is_all_asked = False  # and none of them is our own
+        self._asked_spans: dict[tuple[int, int], bool] = {}  # the same of a range of points
         self._held = Batch.empty()
         self._names = st.Names()
         self._point_ids: list[str] = []
@@ -174,6 +184,7 @@ class RuleSet:
             if point_id in self._points:
                 self._derived[self._points.index(point_id)] = True
         self._is_all_asked = bool(self._asked.all()) and not self._derived.any()
+        self._asked_spans.clear()
 
     def current_levels(self) -> NDArray[np.uint8]:
         """The level of every instance now, in the order of `instances`."""
@@ -232,7 +243,7 @@ class RuleSet:
         self._known_to_ns = max(self._known_to_ns, known_to_ns)
         return Evaluation(
             conditions=self._collect(found, old.found),
-            derived=Batch.concat([*old.derived, *derived]),
+            derived=Batch.concat([*old.derived, *derived]) if old.derived or derived else _NO_ROWS,
             judged_count=len(rows),
             late_count=len(known) - len(rows),
             history_count=old.judged,
@@ -270,6 +281,8 @@ class RuleSet:
         known_to_ns: int,
     ) -> None:
         """Rules that judge other rules: each layer hears what those before it found."""
+        if not self._programs.judging:
+            return
         times = self._now.times(now_ns)
         for program in self._programs.judging:
             program.judge(rows_of(found, joined), times, known_to_ns)
@@ -281,6 +294,9 @@ class RuleSet:
         """The rows some rule asks for; how many none does; how many are our own derived ones."""
         point = batch.point_index
         if len(point) == 0:
+            return batch, 0, 0
+        span = self._now.span(point)
+        if span is not None and self._is_asked(span):
             return batch, 0, 0
         if int(point.min()) < 0 or int(point.max()) >= len(self._asked):
             inside = (point >= 0) & (point < len(self._asked))
@@ -303,13 +319,33 @@ class RuleSet:
             batch = batch.take(wanted)
         return batch, outside, seen
 
+    def _is_asked(self, span: slice) -> bool:
+        """Whether some rule asks for each point of a range, and none of them is our own."""
+        if self._is_all_asked:
+            return True
+        key = (span.start, span.stop)
+        if key not in self._asked_spans:
+            if len(self._asked_spans) >= _SPANS_MAX:
+                self._asked_spans.clear()
+            is_asked = self._asked[span].all() and not self._derived[span].any()
+            self._asked_spans[key] = bool(is_asked)
+        return self._asked_spans[key]
+
     def _effective(self, batch: Batch) -> tuple[NDArray[np.int64], int]:
         source, received = batch.source_time_ns, batch.received_time_ns
+        if len(source) == 0:
+            return source, 0
+        if (
+            np.maximum.reduce(source) <= np.minimum.reduce(received) + self._tolerance_ns
+            and np.minimum.reduce(source) >= EARLIEST_BELIEVED_NS
+            and np.maximum.reduce(batch.quality) < _CLOCK
+        ):
+            return source, 0
         absurd = source > received + self._tolerance_ns
         if source.min(initial=FOREVER) < EARLIEST_BELIEVED_NS:
             absurd |= source < EARLIEST_BELIEVED_NS
         if batch.quality.any():
-            absurd |= batch.quality == Quality.UNCERTAIN_CLOCK
+            absurd |= batch.quality == _CLOCK
         count = int(np.count_nonzero(absurd))
         return (np.where(absurd, received, source) if count else source), count
 
@@ -324,6 +360,9 @@ class RuleSet:
             batch = Batch.concat([self._held, batch])
         ready = time_ns <= known_to_ns
         released = 0
+        if np.count_nonzero(ready) == len(ready):
+            self._held = _NO_ROWS
+            return batch, time_ns, 0
         over = len(ready) - int(np.count_nonzero(ready)) - self._held_rows_max
         if over > 0:
             waiting = np.flatnonzero(~ready)
@@ -338,12 +377,12 @@ class RuleSet:
         one time history stands before the present."""
         parts = [*old, *found]
         if not parts:
-            return Conditions.empty()
+            return _NO_CONDITIONS
         columns = {
-            name: np.concatenate([getattr(changes, name) for _, changes in parts])
+            name: _joined([getattr(changes, name) for _, changes in parts])
             for name in ("level", "time_ns", "began_ns", "value", "limit", "quality")
         }
-        instance = np.concatenate(
+        instance = _joined(
             [program.state["position"][changes.instance] for program, changes in parts]
         )
         late = np.zeros(len(instance), np.bool_)
@@ -410,6 +449,9 @@ class RuleSet:
         for prefix, columns in self._point_columns():
             for name, column in columns.items():
                 column[index] = arrays[f"points/{prefix}{name}"][rows]
+        self._now.forget_bounds()
+        if self._late is not None:
+            self._late.forget_bounds()
         self._held = st.load_held(arrays, self._points)
         for program in self._programs.all:
             names = self._programs.roster[program].names()

@@ -47,11 +47,24 @@ def is_ascending(key: NDArray[Any], *, strictly: bool = False) -> bool:
     return bool((key[1:] >= key[:-1]).all())
 
 
+def _sort_by_runs(key: NDArray[np.integer[Any]], limit: int) -> Index:
+    """`sort_stable`; where equal keys stand together, runs are sorted instead of rows."""
+    head = np.flatnonzero(heads(key))
+    if 2 * len(head) > len(key):
+        return sort_stable(key, limit)
+    order = sort_stable(key.take(head), limit)
+    count = np.diff(np.append(head, len(key))).take(order)
+    end = np.cumsum(count)
+    found = np.arange(len(key))
+    found += np.repeat(head.take(order) - (end - count), count)
+    return found
+
+
 def group_sort(key: NDArray[np.integer[Any]], time: NDArray[np.int64], limit: int) -> Index:
     """The order by (key, time), equal ones as they stood. Cheap when the times of each key already
     ascend: numbers of 64 bits are slow to sort."""
-    order = sort_stable(key, limit)
-    key, sorted_time = key[order], time[order]
+    order = _sort_by_runs(key, limit)
+    key, sorted_time = key.take(order), time.take(order)
     if bool(((sorted_time[1:] >= sorted_time[:-1]) | (key[1:] != key[:-1])).all()):
         return order
     return order[np.lexsort((sorted_time, key))]
@@ -75,7 +88,7 @@ def starts_of(first: Mask) -> Index:
 
 def rows_of(table: NDArray[T], rows: Index) -> NDArray[T]:
     """`table[rows]` for strictly ascending rows: the table itself when that is every row of it."""
-    return table if len(rows) == len(table) else table[rows]
+    return table if len(rows) == len(table) else table.take(rows, axis=0)
 
 
 def write_rows(table: NDArray[T], rows: Index, values: NDArray[T]) -> None:

@@ -102,7 +102,8 @@ def _merged_rows(
 ) -> tuple[Signals, NDArray[np.int64], NDArray[np.int64]]:
     """Several at one time: the order among them must not decide whose value is shown."""
     timed = np.zeros(len(signals), np.bool_) if signals.timed is None else signals.timed
-    order = np.lexsort((signals.value, ~signals.quality, ~timed, time_ns, signals.instance))
+    real = signals.quality != PLANNED  # calibration counts only where nothing else was said
+    order = np.lexsort((signals.value, ~signals.quality, real, ~timed, time_ns, signals.instance))
     signals = taken(signals, order)
     row, head = np.arange(len(signals))[:, None], np.flatnonzero(first)
     set_row = np.where(signals.set, row, -1)
@@ -189,7 +190,7 @@ def _turned_real(
     return turned
 
 
-def taken(signals: Signals, order: NDArray[np.int64]) -> Signals:
+def taken(signals: Signals, order: NDArray[np.int64] | slice) -> Signals:
     return Signals(
         instance=signals.instance[order],
         time_ns=signals.time_ns[order],

@@ -93,8 +93,9 @@ def one_level(rule: Rule, name: str, limit: float | None = None) -> dict[str, An
 
 def point_only(rule: Rule) -> Sequence[str]:
     """The fault of a rule whose kind judges each point by itself, if it groups otherwise."""
-    text = f"a rule of kind {rule.kind} is judged for each point by itself: group_by point"
-    return () if rule.group_by == "point" else (text,)
+    if rule.group_by == "point":
+        return ()
+    return (f"a rule of kind {rule.kind} is judged for each point by itself: group_by point",)
 
 
 def place_of(planning: Planning, point: Point) -> dict[str, Any]:
@@ -118,8 +119,9 @@ def same_settings(
     rows: dict[int, list[int]] = defaultdict(list)
     settings: dict[int, Any] = {}
     for row, plan in instances:
-        rows[id(plan.setting)].append(row)
-        settings[id(plan.setting)] = plan.setting
+        setting = plan.setting
+        rows[id(setting)].append(row)
+        settings[id(setting)] = setting
     return [(np.array(rows[key], dtype=np.int64), settings[key]) for key in rows]
 
 
@@ -153,9 +155,13 @@ class KindEvaluator:
         self._layout = layout
         self._asked = np.zeros(layout.point_count, np.bool_)
         self._asked[layout.slot_point[layout.slot_live]] = True
-        for rows, setting in same_settings(instances):
-            self.configure_rows(rows, setting)
+        self.configure_settings(same_settings(instances))
         self.configured(groups)
+
+    def configure_settings(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
+        """Write every setting into the instances that have it."""
+        for rows, setting in found:
+            self.configure_rows(rows, setting)
 
     def configure_rows(self, rows: NDArray[np.int64], setting: Any) -> None:
         """Write one `InstancePlan.setting` into every instance that has it."""
@@ -164,8 +170,7 @@ class KindEvaluator:
         """All instances are written: whatever else follows from the layout."""
 
     def select(self, rows: Rows) -> NDArray[np.bool_]:
-        chosen: NDArray[np.bool_] = self._asked[rows.point]
-        return chosen
+        return rows.at(self._asked)
 
     def timers(self, _now_ns: int, _times: PointTimes) -> Signals | None:
         return None
@@ -212,11 +217,11 @@ class BusyPoints:
     def choose(self, rows: Rows, may_set: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Every row of each point that is busy or has a row that may set something: what follows
         an alarm in the same call matters too."""
-        chosen: NDArray[np.bool_] = self._count[rows.point] > 0
+        chosen: NDArray[np.bool_] = rows.at(self._count) > 0
         points = rows.point[may_set]
         if len(points):
             self._marked[points] = True
-            chosen |= self._marked[rows.point]
+            chosen |= rows.at(self._marked)
             self._marked[points] = False
         return chosen
 

@@ -187,19 +187,35 @@ def compare(
     judged: NDArray[np.bool_],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(set, reset) of every level: one row for each number; both false where it was not judged."""
-    every = len(instance) == len(table) and seg.is_ascending(instance, strictly=True)
-    side, set_at, reset_below = (
-        table[name] if every else table[name].take(instance, axis=0)
-        for name in ("side", "set_at", "reset_below")
-    )
-    sets, resets = np.empty(side.shape, np.bool_), np.empty(side.shape, np.bool_)
-    for level in range(side.shape[1]):  # numpy is slow along so short an axis
-        mirrored = number * side[:, level]
-        np.greater_equal(mirrored, set_at[:, level], out=sets[:, level])
-        np.less(mirrored, reset_below[:, level], out=resets[:, level])
+    if len(instance) == len(table) and seg.is_ascending(instance, strictly=True):
+        side, set_at, reset_below = (table[name] for name in ("side", "set_at", "reset_below"))
+        mirrored = np.repeat(number, side.shape[1]).reshape(side.shape)
+        mirrored *= side
+        sets, resets = mirrored >= set_at, mirrored < reset_below
+    else:
+        sets, resets = _compare_some(table, instance, number)
     if not judged.all():
         sets &= judged[:, None]
         resets &= judged[:, None]
+    return sets, resets
+
+
+def _compare_some(
+    table: Columns, instance: NDArray[np.int64], number: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Level by level: numpy is slow along so short an axis, and in taking short rows."""
+    wide = table["side"].shape[1]
+    side, set_at, reset_below = (
+        table[name].reshape(-1) for name in ("side", "set_at", "reset_below")
+    )
+    shape = (len(instance), wide)
+    sets, resets = np.empty(shape, np.bool_, order="F"), np.empty(shape, np.bool_, order="F")
+    for level in range(wide):
+        key = instance * wide + level
+        mirrored = side.take(key)
+        mirrored *= number
+        np.greater_equal(mirrored, set_at.take(key), out=sets[:, level])
+        np.less(mirrored, reset_below.take(key), out=resets[:, level])
     return sets, resets
 
 

@@ -22,7 +22,9 @@ As parameters:
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,17 +37,19 @@ from alarm_rules.kinds._levels import (
     bound_columns,
     compare,
     level_count,
-    write_bounds,
 )
 from alarm_rules.kinds._levels import (
     loosens_levels as loosens,
 )
+from alarm_rules.turns import bits_of
 from gateway.contract.rule_kind import (
+    NEVER,
     Columns,
     Feed,
     GroupPlan,
     InstancePlan,
     Planning,
+    PointsPlanning,
     PointTimes,
     Rows,
     RuleKind,
@@ -55,10 +59,18 @@ from gateway.contract.rule_kind import (
 from gateway.model.rule import Rule
 
 _NO_BAND = (math.inf, -math.inf)
+_BANDS_MAX = 1 << 16
+"""Bands kept ready: 1 MB."""
+_SETTINGS_MAX = 1 << 14
 
 
 class LimitParameters(LevelsParameters):
     """Levels, and nothing else."""
+
+    @cached_property
+    def plans(self) -> dict[int, InstancePlan]:
+        """What the points of rules with the same level set share; the set lives as long."""
+        return {}
 
 
 def plan(planning: Planning) -> GroupPlan | None:
@@ -69,10 +81,22 @@ def plan(planning: Planning) -> GroupPlan | None:
     instance = InstancePlan(
         target=point.id,
         setting=shared.bounds,
+        measures=True,
         **shared.planned(),
         **place_of(planning, point),
     )
     return GroupPlan(inputs=((index,),), instances=(instance,))
+
+
+def plan_alike(planning: PointsPlanning) -> Sequence[InstancePlan]:
+    """All points of the rule are judged alike."""
+    shared = planning.parameters.level_set(planning.rule)
+    plans = planning.parameters.plans
+    plan_ = plans.get(id(shared))
+    if plan_ is None:
+        plan_ = InstancePlan(target="", setting=shared.bounds, measures=True, **shared.planned())
+        plans[id(shared)] = plan_
+    return [plan_] * len(planning.members)
 
 
 class LimitEvaluator(KindEvaluator):
@@ -84,22 +108,46 @@ class LimitEvaluator(KindEvaluator):
                 settings={
                     **bound_columns(width),
                     "ends_at": (np.float64, np.nan, width),  # side * value at or below: reset
+                    "setting": (np.int64, 0),  # same number, same levels
                     "low": (np.float64, -np.inf),  # of the band in which no level moves
                     "high": (np.float64, np.inf),
-                }
+                },
+                saved={"judged_ns": (np.int64, NEVER)},  # time of the last row not skipped
             )
         )
         self._low = np.empty(0)
         self._high = np.empty(0)
         self._marked = np.empty(0, np.bool_)
+        self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
+        self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
 
-    def configure_rows(self, rows: NDArray[np.int64], setting: Any) -> None:
-        write_bounds(self.instances, rows, setting)
-        ends_at = [math.nextafter(reset_below, -math.inf) for _, _, reset_below in setting]
-        self.instances["ends_at"][rows, : len(setting)] = ends_at
+    def configure_settings(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
+        """Rules with equally many levels at once: a site may state a rule for each point."""
+        by_width: dict[int, list[tuple[NDArray[np.int64], Any]]] = defaultdict(list)
+        for one in found:
+            by_width[len(one[1])].append(one)
+        for width, same in by_width.items():
+            bounds = np.array([setting for _, setting in same])
+            rows = np.concatenate([rows for rows, _ in same])
+            owner = np.repeat(np.arange(len(same)), [len(rows) for rows, _ in same])
+            for column, name in enumerate(("side", "set_at", "reset_below")):
+                self.instances[name][rows, :width] = bounds[owner, :, column]
+            ends_at = np.nextafter(bounds[:, :, 2], -np.inf)
+            self.instances["ends_at"][rows, :width] = ends_at[owner]
+        self._number(found)
+
+    def _number(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
+        """Give each set of levels a number, while there are few."""
+        known = self._settings
+        if known is None or len(known) + len(found) > _SETTINGS_MAX:
+            self._settings = None
+            return
+        for rows, setting in found:
+            self.instances["setting"][rows] = known.setdefault(setting, len(known))
 
     def configured(self, _groups: Sequence[tuple[int, GroupPlan]]) -> None:
+        self._work_out_bands()
         layout, count = self.layout, self.layout.point_count
         self._only_point = None
         if seg.only_members(layout.point_start, layout.point_slots) is not None:
@@ -110,10 +158,25 @@ class LimitEvaluator(KindEvaluator):
         self._high = np.full(count, np.inf)
         self._marked = np.zeros(count, np.bool_)
 
+    def _work_out_bands(self) -> None:
+        """Every combination of levels that may stand, of every setting: looking a band up is far
+        cheaper than working it out. Where each point has limits of its own they would be too
+        many, and are worked out as they are needed."""
+        wide = self.instances["side"].shape[1]
+        self._band_of = np.empty((2, 0))
+        if not self._settings or len(self._settings) << wide > _BANDS_MAX:
+            return
+        number, row = np.unique(self.instances["setting"], return_index=True)
+        stands = (np.arange(1 << wide)[:, None] >> np.arange(wide)) & 1 > 0
+        bands = self._bands(np.repeat(row, 1 << wide), np.tile(stands, (len(row), 1)))
+        self._band_of = np.zeros((2, len(self._settings), 1 << wide))
+        self._band_of[:, number] = np.reshape(bands, (2, len(row), -1))
+
     def select(self, rows: Rows) -> NDArray[np.bool_]:
         """Every row of each point that has one outside its band: what follows an alarm matters."""
-        outside = rows.value >= rows.at(self._high)
-        outside |= rows.value <= rows.at(self._low)
+        value = rows.value
+        outside = value >= rows.at(self._high)
+        outside |= value <= rows.at(self._low)
         if rows.span is not None:  # no point has another row
             return outside
         marked = rows.point[outside]
@@ -124,9 +187,10 @@ class LimitEvaluator(KindEvaluator):
         self._marked[marked] = False
         return chosen
 
-    def judge(self, feed: Feed, _times: PointTimes, _now_ns: int) -> Verdict:
+    def judge(self, feed: Feed, times: PointTimes, _now_ns: int) -> Verdict:
         instance = self.layout.group_instance[feed.group]
         sets, resets = compare(self.instances, instance, feed.value, feed.usable)
+        self._hold_at_once(feed, instance, resets, times)
         return Verdict(
             Signals(
                 instance=instance,
@@ -138,6 +202,25 @@ class LimitEvaluator(KindEvaluator):
             )
         )
 
+    def _hold_at_once(
+        self,
+        feed: Feed,
+        instance: NDArray[np.int64],
+        resets: NDArray[np.bool_],
+        times: PointTimes,
+    ) -> None:
+        """A row as old as the last usable one of its point, which the band let pass unseen in an
+        earlier call, ends no level: that one may have set it, and set wins at equal times. A later
+        row will."""
+        judged_ns = self.instances["judged_ns"]
+        point = self.layout.slot_point[feed.slot]
+        unseen = (times.usable_ns[point] == feed.time_ns) & (judged_ns[instance] < feed.time_ns)
+        if not np.count_nonzero(unseen):
+            judged_ns[instance] = feed.time_ns
+            return
+        resets[unseen] = False
+        judged_ns[instance[~unseen]] = feed.time_ns[~unseen]
+
     def stands(
         self,
         instances: NDArray[np.int64],
@@ -147,7 +230,12 @@ class LimitEvaluator(KindEvaluator):
         """The band of a point is the narrowest of its instances."""
         if len(instances) == 0:
             return
-        low, high = self._bands(instances, condition)
+        if self._band_of.size:
+            key = seg.rows_of(self.instances["setting"], instances) << condition.shape[1]
+            key |= bits_of(condition)
+            low, high = (bands.reshape(-1).take(key) for bands in self._band_of)
+        else:
+            low, high = self._bands(instances, condition)
         if planned is not None:
             low[planned], high[planned] = _NO_BAND
         if self._only_point is not None:
@@ -174,7 +262,7 @@ class LimitEvaluator(KindEvaluator):
         """(low, high): at or below low, at or above high, some level of the instance moves. A level
         that stands moves where it resets, another one where it is set."""
         side, set_at, ends_at = (
-            seg.rows_of(self.instances[name], instances) for name in ("side", "set_at", "ends_at")
+            self.instances[name].take(instances, axis=0) for name in ("side", "set_at", "ends_at")
         )
         low = np.full(len(instances), -np.inf)
         high = np.full(len(instances), np.inf)
@@ -200,4 +288,5 @@ KIND = RuleKind(
     level_count=level_count,
     check=check,
     loosens=loosens,
+    plan_alike=plan_alike,
 )

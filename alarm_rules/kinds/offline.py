@@ -17,14 +17,14 @@ clock is an hour slow would otherwise come and go with every sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from alarm_rules import segments as seg
-from alarm_rules.kinds._common import NS_PER_S, Parameters, Seconds, place_of, to_ns
+from alarm_rules.kinds._common import NS_PER_S, Parameters, Seconds, place_of, same_settings, to_ns
 from gateway.contract.rule_kind import (
     FOREVER,
     NEVER,
@@ -34,15 +34,17 @@ from gateway.contract.rule_kind import (
     InstancePlan,
     Layout,
     Planning,
+    PointsPlanning,
     PointTimes,
     Rows,
     RuleKind,
     Signals,
+    Tick,
     Verdict,
 )
 from gateway.model.condition import Level
 from gateway.model.point import Point
-from gateway.model.rule import Rule
+from gateway.model.rule import Priority, Rule
 
 _NO_AGE = np.iinfo(np.int64).max  # longer than since NEVER: not even a first sample is looked at
 
@@ -67,7 +69,10 @@ class OfflineParameters(Parameters):
 
     def age_ns(self, points: Sequence[Point]) -> int | None:
         """The span for a group: its fastest point decides. None when nothing says one."""
-        intervals = [p.interval_s for p in points if p.interval_s]
+        return self.age_of([p.interval_s for p in points if p.interval_s])
+
+    def age_of(self, intervals: Sequence[float]) -> int | None:
+        """The same, by the intervals that are stated."""
         if self.interval_factor is not None and intervals:
             return max(to_ns(self.interval_factor * min(intervals)), to_ns(self.floor_s), 1)
         if self.max_age_s is None:
@@ -90,20 +95,47 @@ def plan(planning: Planning) -> GroupPlan | None:
     if parameters.priority_of_hidden == "inherit":
         hidden = [p for index in members if (p := planning.urgent(index)) is not None]
         priority = min([priority, *hidden])
-    level = Level("OFFLINE", priority, age_ns / NS_PER_S, rule.level)
     instance = InstancePlan(
-        target=key,
-        levels=(level,),
-        on_delay_ns=(to_ns(rule.on_delay_s),),
-        off_delay_ns=(to_ns(rule.off_delay_s),),
-        resets=(age_ns / NS_PER_S,),
-        setting=(age_ns, parameters.needs == "good"),
-        **_described(planning, points),
+        target=key, **_planned(rule, parameters, age_ns, priority), **_described(planning, points)
     )
     return GroupPlan(inputs=(members,), instances=(instance,))
 
 
-def _described(planning: Planning, points: Sequence[Point]) -> dict[str, str]:
+def plan_alike(planning: PointsPlanning) -> Sequence[InstancePlan | None]:
+    """Points of one interval that hide the same are judged alike."""
+    rule, parameters, points = planning.rule, planning.parameters, planning.points
+    inherits = parameters.priority_of_hidden == "inherit"
+    known: dict[tuple[float | None, Priority | None], InstancePlan | None] = {}
+    found = []
+    for index in planning.members:
+        key = (points[index].interval_s, planning.urgent(index) if inherits else None)
+        if key not in known:
+            interval_s, hidden = key
+            age_ns = parameters.age_of([interval_s] if interval_s else [])
+            priority = rule.priority if hidden is None else min(rule.priority, hidden)
+            known[key] = None
+            if age_ns is not None:
+                planned = _planned(rule, parameters, age_ns, priority)
+                known[key] = InstancePlan(target="", unit="s", **planned)
+        found.append(known[key])
+    return found
+
+
+def _planned(
+    rule: Rule, parameters: OfflineParameters, age_ns: int, priority: Priority
+) -> dict[str, Any]:
+    """The plan fields that say when it fires."""
+    age_s = age_ns / NS_PER_S
+    return {
+        "levels": (Level("OFFLINE", priority, age_s, rule.level),),
+        "on_delay_ns": (to_ns(rule.on_delay_s),),
+        "off_delay_ns": (to_ns(rule.off_delay_s),),
+        "resets": (age_s,),
+        "setting": (age_ns, parameters.needs == "good"),
+    }
+
+
+def _described(planning: Planning, points: Sequence[Point]) -> dict[str, Any]:
     if planning.parameters.scope == "point":
         return {**place_of(planning, points[0]), "unit": "s"}
     device = planning.points.device(planning.key)
@@ -139,6 +171,7 @@ class OfflineEvaluator:
         self._age_good = np.empty(0, np.int64)
         self._marked = np.empty(0, np.bool_)  # by point
         self._is_any = False  # some instance is content with any sample
+        self._least_any = self._least_good = 0  # the shortest of all points; 0: not known
         self._unborn = False
 
     def configure(
@@ -148,8 +181,8 @@ class OfflineEvaluator:
         layout: Layout,
     ) -> None:
         self._layout = layout
-        for row, plan_ in instances:
-            self.instances["age_ns"][row], self.instances["good"][row] = plan_.setting
+        for rows, (age_ns, good) in same_settings(instances):
+            self.instances["age_ns"][rows], self.instances["good"][rows] = age_ns, good
         self._is_any = not self.instances["good"].all()
         self._marked = np.zeros(layout.point_count, np.bool_)
         self._shorten(np.arange(layout.point_count))
@@ -173,12 +206,15 @@ class OfflineEvaluator:
         points = points[owner[head]]
         self._age_any[points] = np.minimum.reduceat(np.where(good, _NO_AGE, age), head)
         self._age_good[points] = np.minimum.reduceat(np.where(good, age, _NO_AGE), head)
+        self._least_any = self._least_good = 0
 
     def select(self, rows: Rows) -> NDArray[np.bool_]:
         """Every row of each group that was silent or has a point with a gap: a group is never
         silent for longer than its own point. Never heard is a gap of more than any span."""
         layout = self._layout
         assert layout is not None
+        if rows.tick is not None and self._is_within(rows.tick):
+            return self._marked[rows.span]  # none
         gap = rows.since_usable_ns >= rows.at(self._age_good)
         if self._is_any:
             gap |= rows.since_heard_ns >= rows.at(self._age_any)
@@ -193,6 +229,13 @@ class OfflineEvaluator:
         chosen: NDArray[np.bool_] = self._marked[rows.point]
         self._marked[members] = False
         return chosen
+
+    def _is_within(self, tick: Tick) -> bool:
+        """No point had been silent for as long as the shortest span of all."""
+        if self._least_good == 0:
+            self._least_any = int(self._age_any.min(initial=_NO_AGE))
+            self._least_good = int(self._age_good.min(initial=_NO_AGE))
+        return tick.unusable_ns < self._least_good and tick.unheard_ns < self._least_any
 
     def judge(self, feed: Feed, times: PointTimes, now_ns: int) -> Verdict:
         """Gaps between the samples of each group, from the last one before this call on."""
@@ -330,4 +373,5 @@ KIND = RuleKind(
     group_by=_group_by,
     hides=True,
     loosens=loosens,
+    plan_alike=plan_alike,
 )

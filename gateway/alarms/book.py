@@ -531,7 +531,9 @@ class AlarmBook:
     # --- values while active
 
     def _observe_one(self, key: str, part: Batch, now_ns: int) -> AlarmEvent | None:
-        row = self._rows[key]
+        row, instance = self._rows[key], self._instances.get(key)
+        if instance is None or not instance.measures:
+            return None  # a slope or a count is no sample of the point
         since_ns = row.active_time_ns or 0
         if row.planned:
             sound = np.flatnonzero(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,7 @@ class InstancePlan:
     location: str = ""
     display_name: str = ""
     setting: Any = None  # the kind's own, read back in `configure`
+    measures: bool = False  # the alarm's value is the point's sample: the worst one is followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,26 @@ class Planning:
     instances: Sequence[RuleInstance] = ()  # of all rules planned so far, by position
 
 
+class Tick(NamedTuple):
+    """What is known of all rows of a tick together: bounds that spare a look at every row."""
+
+    oldest_ns: int
+    newest_ns: int
+    is_usable: bool  # every row is
+    unheard_ns: int  # no point had been silent for longer; FOREVER when one was never heard
+    unusable_ns: int  # … without a usable value
+
+
+class PointsPlanning(NamedTuple):
+    """What `plan_alike` may look at: many groups of one rule, each of one point."""
+
+    rule: Rule
+    parameters: Any
+    members: Sequence[int]  # indices of the matching points
+    points: PointTable
+    urgent: Callable[[int], Priority | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Samples that are judged now, in order of arrival; none is late. Effective times.
@@ -142,6 +163,7 @@ class Rows:
     # rows stand together in order of time, by the row before
     usable_ns: NDArray[np.int64]  # … with a usable value
     span: slice | None = None  # the points are these, each once, in order
+    tick: Tick | None = None  # stands only beside `span`
 
     def __len__(self) -> int:
         return len(self.point)
@@ -163,7 +185,7 @@ class Rows:
     def joined(cls, parts: Sequence[Rows]) -> Rows:
         if len(parts) == 1:
             return parts[0]
-        names = [name for name in cls.__slots__ if name != "span"]
+        names = [name for name in cls.__slots__ if name not in {"span", "tick"}]
         columns: Any = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
         return cls(*columns)
 
@@ -328,5 +350,11 @@ class RuleKind:
     kind is judged after all others: its rows carry the position of a rule instance where others
     carry a point, and as value the level code the instance changed to. Its one input `value`
     selects among those instances by what they are about."""
+    plan_alike: Callable[[PointsPlanning], Sequence[InstancePlan | None]] | None = None
+    """What `plan` says of each point of a rule with one input that groups by point, all at once: a
+    site has a hundred thousand of them. Points that are judged alike share one object without a
+    target; the core adds it, and says of the point what `_common.place_of` does (a unit that is
+    stated stays). None: `plan` is asked. The groups are not told to `configure`. Parameters of such
+    a kind are one object for all rules that state the same, so nothing in them is of one rule."""
     per_device: Sequence[str] = ()  # replan a rule when a device of one of these kinds changes
     hides: bool = False  # plans last: inherits the priority of what its silence hides

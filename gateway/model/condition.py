@@ -47,6 +47,7 @@ class RuleInstance:
     area: str = ""
     location: str = ""
     display_name: str = ""  # name of the point or device
+    measures: bool = False  # its value is the point's own sample, not a number made of several
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def make_instance(
         area="3101",
         location="3101 T1",
         display_name=target,
+        measures=True,
     )
 
 

@@ -24,6 +24,7 @@ QUALITIES = [0] * 8 + [
     int(Quality.UNCERTAIN),
     int(Quality.UNCERTAIN_CALIBRATING),
     int(Quality.UNCERTAIN_CALIBRATING),
+    int(Quality.UNCERTAIN_POSITION),
     int(Quality.BAD_SENSOR_FAULT),
 ]
 

@@ -22,6 +22,12 @@ def usable(sample: Sample) -> bool:
     return sample.quality < BAD and not math.isnan(sample.value)
 
 
+def shown(sample: Sample) -> tuple[bool, int, float]:
+    """Of several samples that say the same at one time, the largest of these is shown: calibration
+    only where nothing else was said."""
+    return (sample.quality != PLANNED, -sample.quality, sample.value)
+
+
 @dataclass
 class ScalarLevel:
     name: str
@@ -119,7 +125,7 @@ def scalar_limit(instance: ScalarInstance, tests: list, samples: list[Sample], e
         for beyond, back in tests:
             sets = [s for s in rows if usable(s) and beyond(s.value)]
             resets = [s for s in rows if usable(s) and back(s.value)]
-            chosen = max(sets or resets, key=lambda s: (-s.quality, s.value), default=None)
+            chosen = max(sets or resets, key=shown, default=None)
             if chosen is None:
                 said.append((None, None, 0))
             else:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from reference import NS, PLANNED, ScalarInstance, ScalarLevel, by_time, settled, usable
+from reference import NS, PLANNED, ScalarInstance, ScalarLevel, by_time, settled, shown, usable
 
 from gateway.model.quality import UNCERTAIN
 from gateway.testing.rule_kinds import Change, Sample
@@ -88,7 +88,7 @@ def scalar_area(instance: ScalarInstance, verdict, samples: list[Sample], end_ns
         for wanted in (True, False):
             chosen = [s for found, s in known if found is wanted]
             if chosen:
-                sample = max(chosen, key=lambda s: (-s.quality, s.value))
+                sample = max(chosen, key=shown)
                 instance.step(now, [(wanted, sample.value, sample.quality)])
                 break
     instance.advance(end_ns)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reference import ScalarInstance, ScalarLevel, by_time, settled, usable
+from reference import PLANNED, ScalarInstance, ScalarLevel, by_time, settled, shown, usable
 
 from gateway.model.point import Point
 from gateway.model.quality import BAD, Quality
@@ -239,7 +239,7 @@ def worst_said(rows: list[Sample], is_set: Callable[[Sample], bool | None]) -> t
     """Of samples of one time: what sets wins; then better quality, then the larger value."""
     sets = [s for s in rows if is_set(s) is True]
     resets = [s for s in rows if is_set(s) is False]
-    chosen = max(sets or resets, key=lambda s: (-s.quality, s.value), default=None)
+    chosen = max(sets or resets, key=shown, default=None)
     return NOTHING if chosen is None else (bool(sets), chosen.value, chosen.quality)
 
 
@@ -286,7 +286,7 @@ def scalar_quality(
         sets = [quality for alarm, _, quality in said if alarm]
         resets = [quality for alarm, fit, quality in said if fit and not alarm]
         verdict = True if sets else False if resets else None
-        quality = min(sets or resets, default=0)
+        quality = min(sets or resets, key=lambda q: (q == PLANNED, q), default=0)
         instance.step(now, [(verdict, None, quality)])
     instance.advance(end_ns)
 

@@ -12,6 +12,7 @@ from alarm_rules.kinds import calculation, count, limit, offline
 from alarm_rules.kinds.limit import LimitEvaluator
 from alarm_rules.ruleset import RuleSet, check_rules
 from gateway.model.batch import Batch
+from gateway.model.condition import Conditions
 from gateway.model.errors import ConfigError
 from gateway.model.point import Device, Point, PointTable
 from gateway.model.quality import Quality
@@ -90,6 +91,123 @@ def test_a_sample_overtaken_by_a_timer_still_counts_from_the_timers_moment_on() 
     assert told(rules, batch_of((0, 1.0, 2.0)), 1) == []
     assert told(rules, Batch.empty(), 8) == [("a:slow", 1, 6.0)]
     assert told(rules, batch_of((0, 3.0, 0.0)), 8) == [("a:slow", 0, 6.0)]
+
+
+def random_tick(rng: np.random.Generator, second: float, points: int) -> Batch:
+    """A range of points, each once and in order; most times past the last tick, some far off."""
+    first = int(rng.integers(0, points)) if rng.random() < 0.5 else 0
+    point = np.arange(first, points if rng.random() < 0.7 else int(rng.integers(first, points)) + 1)
+    late_s = np.where(rng.random(len(point)) < rng.choice([0, 0.2]), rng.choice([1, 90, 4000]), 0)
+    time_ns = at_ns(second) - (late_s * NS_PER_S).astype(np.int64) - rng.integers(0, 2, len(point))
+    value = rng.choice([0.1, 0.7, 1.2, 6.0], len(point))
+    quality = np.zeros(len(point), np.uint8)
+    if rng.random() < 0.3:
+        value[rng.random(len(point)) < 0.2] = np.nan
+        unsure = [Quality.BAD_STALE, Quality.UNCERTAIN_CLOCK, Quality.UNCERTAIN_CALIBRATING]
+        quality = np.where(rng.random(len(point)) < 0.2, rng.choice(unsure), 0)
+    received_ns = at_ns(second + float(rng.choice([0, 0, -600])))  # the clock may be absurd
+    return Batch.of(point, value, time_ns, received_time_ns=received_ns, quality=quality)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_known_of_a_tick_as_a_whole_finds_what_a_look_at_each_row_finds(seed) -> None:
+    rng = np.random.default_rng(seed)
+    made = [
+        Rule("gas", "limit", GAS.inputs, BAND, on_delay_s=2.0),
+        Rule("off", "offline", GAS.inputs, {"max_age_s": 30.0}),
+        Rule("any", "offline", GAS.inputs, {"max_age_s": 50.0, "needs": "any"}),
+    ]
+    table = table_of(*"abcdefgh")
+    table.put(Point(id="unasked", quantity="rain"))
+    ticks, rows = (RuleSet(made, KINDS, table) for _ in range(2))
+    second, changes, late = 0.0, 0, 0
+    for number in range(50):
+        second += float(rng.choice([1, 1, 1, 2, 29, 31, 200]))
+        batch = random_tick(rng, second, len(table))
+        mixed = batch.take(np.roll(np.arange(len(batch)), 1))  # no range any more
+        one, other = (
+            rules.evaluate(b, at_ns(second)) for rules, b in ((ticks, batch), (rows, mixed))
+        )
+        for name in ("late_count", "history_count", "clock_count", "judged_count"):
+            assert getattr(one, name) == getattr(other, name), name
+        for name in Conditions.__slots__:
+            np.testing.assert_array_equal(
+                getattr(one.conditions, name), getattr(other.conditions, name), name
+            )
+        changes, late = changes + len(one.conditions), late + one.late_count
+        if number == 30:
+            for rules in (ticks, rows):
+                rules.load(rules.save())
+    saved = rows.save()
+    for name, column in ticks.save().items():
+        np.testing.assert_array_equal(column, saved[name], name)
+    assert changes > 40, "the case has something to find"
+    assert late > 5, "the case has something late"
+
+
+def test_a_row_older_than_its_point_but_not_than_the_tick_before_is_late() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a", "b"))
+    rules.evaluate(batch_of((0, 5.0, 0.1), (1, 1.0, 0.1)), at_ns(5))
+    found = rules.evaluate(batch_of((0, 3.0, 2.0), (1, 3.0, 2.0)), at_ns(5))
+    assert (found.judged_count, found.late_count) == (1, 1)
+    assert rules.current_levels().tolist() == [0, 1]
+
+
+def test_ticks_without_a_usable_value_are_silence_to_who_needs_one() -> None:
+    off = Rule("off", "offline", GAS.inputs, {"max_age_s": 30.0})
+    rules = RuleSet([off], KINDS, table_of("a", "b"))
+    for second, value in ((0.0, 0.1), (10.0, np.nan), (20.0, np.nan)):
+        assert told(rules, batch_of((0, second, value), (1, second, 0.1)), second) == []
+    late = told(rules, batch_of((0, 40.0, 0.1), (1, 40.0, 0.1)), 40)
+    assert late == [("a:off", 1, 30.0), ("a:off", 0, 40.0)]
+
+
+def test_a_tick_of_other_points_between_does_not_make_an_old_row_new() -> None:
+    rules = RuleSet([GAS], KINDS, table_of("a", "b", "c"))
+    rules.evaluate(batch_of((0, 1.0, 0.1), (1, 1.0, 0.1)), at_ns(1))
+    rules.evaluate(batch_of((1, 9.0, 0.1), (2, 9.0, 0.1)), at_ns(9))
+    found = rules.evaluate(batch_of((0, 5.0, 2.0), (1, 5.0, 2.0)), at_ns(9))
+    assert (found.judged_count, found.late_count) == (1, 1)
+
+
+BAND = {"levels": {"H": {"limit": 1.0, "reset": 0.5}, "HH": 5.0}}
+
+
+@pytest.mark.parametrize(
+    ("before", "first", "second", "stands"),
+    [
+        ([], 2.0, 0.1, True),  # the first sample of the time set it
+        ([3.0], 2.0, 0.1, True),  # it stood: what sets it again may not be looked at
+        ([3.0, 2.0], 2.0, 0.1, True),
+        ([3.0], 0.1, 2.0, True),  # the other way round: set wins too
+        ([3.0], float("nan"), 0.1, False),  # nobody said set at that time
+        ([], 0.1, 0.1, False),
+    ],
+)
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_a_set_is_not_undone_by_a_reset_of_the_same_time_in_another_call(  # noqa: PLR0917
+    before, first, second, stands, restart, neighbours
+) -> None:
+    def judged(second: float, *values: float) -> None:
+        rows = [(0, second, value) for value in values]
+        rows += [(1, second, 0.1)] if neighbours else []
+        rules.evaluate(batch_of(*rows), at_ns(second))
+
+    rule = Rule("gas", "limit", GAS.inputs, BAND)
+    rules = RuleSet([rule], KINDS, table_of("a", "b"))
+    for number, value in enumerate(before):
+        judged(float(number), value)
+    judged(10.0, first)
+    if restart:
+        saved, rules = rules.save(), RuleSet([rule], KINDS, table_of("a", "b"))
+        rules.load(saved)
+    judged(10.0, second)
+    assert bool(rules.current_levels()[0]) == stands
+    judged(10.0, second)
+    assert bool(rules.current_levels()[0]) == stands, "nor by the same sample once more"
+    judged(11.0, 0.1)
+    assert rules.current_levels()[0] == 0, "the next sample ends it"
 
 
 def test_rows_wait_in_the_buffer_until_the_lateness_has_passed() -> None:

@@ -584,3 +584,14 @@ def test_the_standing_list_of_fifty_thousand_is_put_in_order_once_and_then_kept(
     print(f"standing list of 50,000 after one change: {took_s * 1000:.1f} ms")
     assert [row.alarm_key for row in again] == [key for _, _, key in order]
     assert took_s < 1
+
+
+def test_the_samples_of_a_point_do_not_move_the_peak_of_a_slope_made_of_them() -> None:
+    slope = replace(make_instance("a", "a"), measures=False)
+    points = PointTable()
+    points.put(Point(id="a"))
+    book = AlarmBook(epoch=1)
+    book.apply(make_conditions((0, "H", 5, 1.0), instances=[slope]), [slope], 5)
+    before = book.get(slope.alarm_key)
+    assert not book.observe(Batch.of([0], [99.0], [9], received_time_ns=[9]), points, 9)
+    assert book.get(slope.alarm_key) == before
