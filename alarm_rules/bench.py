@@ -3,7 +3,8 @@
 One **evaluation** is one sample judged by one rule instance. Each point has two: a limit with three
 levels, reset values and on and off delays, and an offline rule.
 
-    traffic   normal     1 % of the points are abnormal, another 1 % every five seconds
+    traffic   normal     1 % of the points are abnormal, another 1 % every five seconds; a point's
+                         value stays where it is but for the noise of its sensor
               crossing   every sample crosses the limit the other way: the worst there is
     form      tick       every point once, in order: what a poller hands over
               burst      ten samples of a point at once, the points in any order: a backlog
@@ -31,6 +32,8 @@ NS_PER_S = 1_000_000_000
 START_NS = 1_700_000_000 * NS_PER_S
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 ABNORMAL_SHARE = 0.01
+NOISE = 0.02
+"""Of the limit: a methane sensor of 0 to 4 % is good to 0.1 (AQ 6203-2006), its noise is less."""
 BURST = 10
 RULES_PER_POINT = 2
 DEFINITION = "one evaluation = one sample judged by one rule instance"
@@ -201,7 +204,8 @@ def _values(
     step: NDArray[np.int64],
     abnormal: NDArray[np.bool_] | None,
 ) -> NDArray[np.float64]:
-    value = rng.uniform(0.1, 0.8, len(point))
+    base = np.random.default_rng(len(step)).uniform(0.1, 0.8, int(point.max()) + 1)
+    value = base[point] + rng.normal(0.0, NOISE, len(point))
     if abnormal is None:
         return np.asarray(np.where(step % 2 == 0, value + 1.0, value))
     value[abnormal[point]] += 1.0
