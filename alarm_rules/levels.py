@@ -12,6 +12,7 @@ Not here: which points a rule matches (matching.py), what the levels add up to (
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,19 +100,32 @@ def group_of(group_by: str, instance: RuleInstance, points: PointTable) -> str:
     return str(getattr(instance, group_by))
 
 
-def rows_of(found: Sequence[Found], joined: Sequence[tuple[int, int, int]]) -> Rows:
+class Stands(NamedTuple):
+    """How an instance stands that a rule begins to listen to."""
+
+    position: int
+    level: int
+    time_ns: int
+    quality: int
+
+
+def rows_of(found: Sequence[Found], joined: Sequence[Stands]) -> Rows:
     """Changes of level as rows: the position of the instance for a point, the level for a value.
 
-    `joined`: (position, level, time) of instances that are newly listened to and not normal. Of
-    several changes of one instance at one time the last holds.
+    `joined`: how those stand that are newly listened to. Of several changes of one instance at one
+    time the last holds.
     """
     position = np.concatenate(
-        [[p for p, _, _ in joined]]
+        [[stands.position for stands in joined]]
         + [program.state["position"][changes.instance] for program, changes in found]
     ).astype(np.int64)
-    level = np.concatenate([[v for _, v, _ in joined]] + [c.level for _, c in found])
-    time_ns = np.concatenate([[t for _, _, t in joined]] + [c.time_ns for _, c in found])
-    quality = np.concatenate([np.zeros(len(joined))] + [c.quality for _, c in found])
+    level = np.concatenate([[stands.level for stands in joined]] + [c.level for _, c in found])
+    time_ns = np.concatenate(
+        [[stands.time_ns for stands in joined]] + [c.time_ns for _, c in found]
+    )
+    quality = np.concatenate(
+        [[stands.quality for stands in joined]] + [c.quality for _, c in found]
+    )
     time_ns = time_ns.astype(np.int64)
     order = np.lexsort((time_ns, position))
     same = (position[order][1:] == position[order][:-1]) & (

@@ -484,6 +484,15 @@ class Program:
             busy |= flags[:, column]
         return busy
 
+    def standing_quality(self) -> NDArray[np.uint8]:
+        """Of each instance the quality its level stands on; good for one that is normal."""
+        level = self.levels().astype(np.int64)
+        row, at = np.arange(len(level)), np.maximum(level - 1, 0)
+        state = self.state
+        held = np.where(state["condition"][row, at], state["quality"][row, at], 0)
+        quality = np.where(state["planned"][row, at], PLANNED, held)
+        return np.where(level > 0, quality, 0).astype(np.uint8)
+
     def levels(self) -> NDArray[np.uint8]:
         return most_severe(bits_of(self.state["output"])).astype(np.uint8)
 

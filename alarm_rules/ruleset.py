@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from alarm_rules import state as st
 from alarm_rules.gaps import Gaps
 from alarm_rules.lane import Found, Lane, LateLane
-from alarm_rules.levels import rows_of
+from alarm_rules.levels import Stands, rows_of
 from alarm_rules.matching import Matching, compile_rules
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
@@ -118,6 +118,7 @@ class RuleSet:
         self._late: LateLane | None = None  # made when something comes too late
         self._gaps = Gaps()
         self._known_to_ns = NEVER
+        self._afresh: set[int] = set()  # listened to before, and without their memory since
         self._asked = np.empty(0, np.bool_)  # some rule asks for the point
         self._derived = np.empty(0, np.bool_)  # one of our own points
         self._is_all_asked = False  # and none of them is our own
@@ -264,19 +265,28 @@ class RuleSet:
             self._late = LateLane(self._now)
         return _History(*self._late.evaluate(batch.take(fills), time_ns[fills], hole_ns[fills]))
 
-    def _joined(self, known_to_ns: int) -> list[tuple[int, int, int]]:
-        """Instances a rule listens to from now on that are in condition already."""
+    def _joined(self, known_to_ns: int) -> list[Stands]:
+        """Instances a rule listens to from now on that are in condition already; and those it
+        listened to that began afresh, whatever they are."""
         joined, self._programs.joined = self._programs.joined, set()
-        if not joined:
+        afresh, self._afresh = self._afresh, set()
+        if not joined and not afresh:
             return []
         levels = self.current_levels()
+        quality = np.zeros(len(levels), np.uint8)
+        for program in self._programs.all:
+            quality[program.state["position"]] = program.standing_quality()
         time_ns = self._known_to_ns if self._known_to_ns > NEVER else known_to_ns
-        return [(p, int(levels[p]), time_ns) for p in sorted(joined) if levels[p]]
+        return [
+            Stands(p, int(levels[p]), time_ns, int(quality[p]))
+            for p in sorted(joined | afresh)
+            if levels[p] or p in afresh
+        ]
 
     def _judge_levels(
         self,
         found: list[Found],
-        joined: Sequence[tuple[int, int, int]],
+        joined: Sequence[Stands],
         now_ns: int,
         known_to_ns: int,
     ) -> None:
@@ -453,18 +463,23 @@ class RuleSet:
         if self._late is not None:
             self._late.forget_bounds()
         self._held = st.load_held(arrays, self._points)
+        forgotten, listened = set[int](), set[int]()
         for program in self._programs.all:
             names = self._programs.roster[program].names()
+            forgotten.update(program.state["position"].tolist())
             for prefix in st.prefixes(arrays, program.kind.name):
                 saved = [arrays[f"{prefix}/{name}"] for name in st.NAME_COLUMNS]
                 same = st.matched(saved[:2], names[:2])
                 slots = st.matched(saved[2:], names[2:])
+                forgotten.difference_update(program.state["position"][same[1]].tolist())
                 for what, own in self._memories(program):
                     st.load_columns(arrays, f"{prefix}/{what}instance", own.state, same)
                     st.load_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances, same)
                     st.load_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots, slots)
                 if program.kind.judges is not None:
                     heard = program.layout.slot_point[slots[1]]
-                    self._programs.joined.difference_update(heard.tolist())
+                    listened.update(heard.tolist())
             for _, own in self._memories(program):
                 own.settle_all()
+        self._programs.joined -= listened
+        self._afresh = listened & forgotten

@@ -179,6 +179,16 @@ def test_a_rule_added_later_hears_what_stands_already() -> None:
     assert told(after, Batch.empty(), 12) == []
 
 
+def test_a_member_whose_levels_are_others_now_is_heard_as_it_stands() -> None:
+    first = RuleSet([GAS, several()], KINDS, table_of(**FOUR))
+    told(first, batch_of((0, 1, 5.0), (1, 2, 5.0)), 10)
+    edited = Rule("gas", "limit", SELECT, {"levels": {"H": 1.0, "HH": 9.0}})
+    after = RuleSet([edited, several()], KINDS, table_of(**FOUR))
+    after.load(first.save())
+    assert told(after, Batch.empty(), 11) == [("face:two", 0, 10.0)]
+    assert after.current_levels().sum() == 0
+
+
 def test_a_point_that_moves_to_another_area_takes_its_level_with_it() -> None:
     table = table_of(**FOUR)
     rules = RuleSet([GAS, several()], KINDS, table)
