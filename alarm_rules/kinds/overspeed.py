@@ -178,7 +178,11 @@ def plan(planning: Planning) -> GroupPlan | None:
     setting = made.setdefault(f"{base}", _Setting(math.inf if base is None else base, shared))
     planned = made.setdefault(f"levels {limit}", _planned(planning.rule, parameters, limit))
     instance = InstancePlan(
-        target=planning.key, setting=setting, **planned, **described(planning, table[speed].unit)
+        target=planning.key,
+        setting=setting,
+        measures=True,
+        **planned,
+        **{**described(planning, table[speed].unit), "point_id": table[speed].id},
     )
     return GroupPlan(
         inputs=tuple(planning.inputs.get(name, ()) for name in _INPUTS), instances=(instance,)

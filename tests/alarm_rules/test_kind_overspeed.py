@@ -242,3 +242,14 @@ SLOWER = {**BY_CLASS, "values": {"hazmat": 70, "coach": 100, "truck": 80}}
 def test_higher_limits_and_wider_margins_are_looser(old, new, looser) -> None:
     pair = [OverspeedParameters.model_validate(given) for given in (old, new)]
     assert bool(KIND.loosens(*pair)) == looser
+
+
+def test_the_alarm_follows_the_speed_it_was_judged_by() -> None:
+    devices, points = site(vehicle_class="coach")
+    table = PointTable()
+    for device in devices:
+        table.put_device(device)
+    for point in points:
+        table.put(point)
+    (instance,) = RuleSet([rule(limit_kmh=80)], {"overspeed": KIND}, table).instances
+    assert (instance.point_id, instance.measures, instance.unit) == ("v.speed", True, "km/h")
