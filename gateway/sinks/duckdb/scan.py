@@ -22,19 +22,20 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from gateway.contract.sink import SinkContext
+from gateway.model.batch import COLUMNS as BATCH_COLUMNS
 from gateway.model.batch import Batch
 from gateway.model.errors import Refused, Unavailable
 from gateway.model.point import PointTable
 from gateway.sinks.duckdb.config import DuckdbConfig
-from gateway.sinks.duckdb.store import COLUMNS, FORMAT, HELD, filled
+from gateway.sinks.duckdb.store import COLUMNS, FORMAT, HELD
 
 ROWS = 1_500_000
 ROWS_MAX = 4 * ROWS  # of one span, 220 MB; more of them are read as two spans
 _FIRST_WIDTH_NS = 600 * 1_000_000_000
 _LONG_NS = 10 * 366 * 86_400 * 1_000_000_000
-_NAN_FOR_NULL = COLUMNS.replace("value", "coalesce(value, 'nan'::double) as value")
 _COPY_TRIES = 5
 _HEADER_BYTES = 3 * 4096  # the engine's main header and its two database headers
 
@@ -131,17 +132,15 @@ class DuckdbScan:
             width_ns = max(1, int(width_ns * max(factor, 0.125)))
 
     def _read(self, where: str) -> Batch:
-        """NULL is NaN: the engine makes it, which costs nothing where there is none."""
-        rows = self._run(
-            f"select {_NAN_FOR_NULL} from {HELD} where {where} limit {ROWS_MAX + 1}"  # noqa: S608
-        ).fetchnumpy()
-        return Batch(
-            point_index=filled(rows["point_index"]).astype(np.int32, copy=False),
-            value=filled(rows["value"]).astype(np.float64, copy=False),
-            quality=filled(rows["quality"]).astype(np.uint8, copy=False),
-            source_time_ns=filled(rows["source_time_ns"]).astype(np.int64, copy=False),
-            received_time_ns=filled(rows["received_time_ns"]).astype(np.int64, copy=False),
-        )
+        """Through Arrow, whose buffers are the batch's columns: half the time of `fetchnumpy`,
+        which copies each of them once more."""
+        query = f"select {COLUMNS} from {HELD} where {where} limit {ROWS_MAX + 1}"  # noqa: S608
+        try:
+            # A size above the limit: one record batch for all of them.
+            found = self._connection.cursor().sql(query).to_arrow_reader(ROWS_MAX + 1)
+            return Batch.concat([_batch(rows) for rows in found])
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise Unavailable(f"history store: {error}") from error
 
     def _run(
         self, statement: str, values: Sequence[object] | None = None
@@ -150,6 +149,19 @@ class DuckdbScan:
             return self._connection.execute(statement, list(values or ()))
         except duckdb.Error as error:
             raise Unavailable(f"history store: {error}") from error
+
+
+def _batch(rows: pa.RecordBatch) -> Batch:
+    columns = {name: rows.column(name) for name, _ in BATCH_COLUMNS}
+    value = columns["value"]
+    # NULL is NaN here; where there is none, the usual case, nothing is copied.
+    columns["value"] = value.fill_null(np.nan) if value.null_count else value
+    return Batch(
+        **{
+            name: columns[name].to_numpy().astype(dtype, copy=False)
+            for name, dtype in BATCH_COLUMNS
+        }
+    )
 
 
 def _clause(from_ns: int, to_ns: int, points: Sequence[int] | None) -> str:
