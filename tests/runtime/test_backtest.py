@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from gateway.cli import main
 from gateway.model.batch import Batch
 from gateway.model.errors import ConfigError
+from gateway.runtime import year_live
 from gateway.runtime.backtest import BacktestOptions, Episode, backtest, matched, other_site, report
 from gateway.runtime.checking import load_site
 from gateway.runtime.replay import event_row
 from gateway.runtime.rerun import LateFilter, steps
 from gateway.runtime.year import BEGIN_NS, Year, make_year
+from gateway.runtime.year_live import compare, judged_live, minutes
 
 DAY = 86_400 * S
 SAME = '[[rule]]\nid = "unused"\nkind = "limit"\nvalue = { quantity = "none" }\nparameters = { levels = { H = 1 } }\n'
@@ -69,30 +71,34 @@ def test_a_small_year_gives_the_events_of_judging_it_minute_by_minute(tmp_path) 
         ("site", config),
         ("other", other_site(config, PLUGINS, tmp_path / "other.toml")),
     ):
-        live = live_judged(its, year)
+        live = list(judged_live(its, PLUGINS, year))
         assert len(live) > 50
         assert essence(map(event_row, result.raised[name].events)) == essence(map(event_row, live))
 
 
-def live_judged(config, year: Year):
-    """The core's events with a batch a minute in the order of receipt, and a tick in between."""
-    from gateway.runtime.rerun import Judging, open_points
-    from gateway.runtime.siterules import site_rules
+def test_the_comparison_of_a_year_finds_an_event_that_differs(tmp_path, capsys) -> None:
+    year = Year(points=10, days=1, rises=0.5, silences=0.3)
+    make_year(tmp_path, year)
+    same = ["--points", "10", "--days", "1"]
+    assert year_live.main([str(tmp_path), *same, "--json"]) == 1, (
+        "another plant than the stored one"
+    )
+    assert json.loads(capsys.readouterr().out)["site"]["different"] > 0
+    found = compare(tmp_path, year, PLUGINS)["site"]
+    assert found["different"] == 0
+    assert found["events_live"] == found["events_backtest"] > 0
 
-    rules = site_rules(config, PLUGINS.rule_kinds).rules
-    with open_points(config, rules) as points:
-        judging = Judging(config, PLUGINS, rules, points)
-    whole = Batch.concat([year.day(day) for day in range(year.days)])
-    whole = whole.take(np.argsort(whole.received_time_ns, kind="stable"))
-    judging.begin(int(whole.source_time_ns.min()))
-    events = []
-    minute = whole.received_time_ns // (60 * S)
-    edges = np.flatnonzero(minute[1:] != minute[:-1]) + 1
-    for rows in np.split(np.arange(len(whole)), edges):
-        batch = whole.take(rows)
-        events += judging.judge(batch, int(batch.received_time_ns[-1]))
-        events += judging.judge(Batch.empty(), int(batch.received_time_ns[-1]) + S)
-    return events + judging.settle(year.end_ns)
+
+def test_minutes_of_receipt_hold_every_sample_once_over_midnight() -> None:
+    year = Year(points=30, days=2, seed=3)
+    parts = list(minutes(year))
+    whole = Batch.concat([year.day(0), year.day(1)])
+    again = Batch.concat(parts)
+    assert np.array_equal(np.sort(again.received_time_ns), np.sort(whole.received_time_ns))
+    assert len(again) == len(whole)
+    minute = [np.unique(part.received_time_ns // (60 * S)) for part in parts]
+    assert all(len(each) == 1 for each in minute)
+    assert len(np.unique(np.concatenate(minute))) == len(parts)
 
 
 def test_a_backlog_meets_the_silence_that_was_raised_meanwhile(tmp_path) -> None:
