@@ -57,12 +57,15 @@ class Gaps:
         """Remember the holes these rows end; `rows.since_heard_ns` is that before them."""
         if rows.tick is not None and rows.tick.unheard_ns <= SHORTEST_NS:
             return
-        if rows.since_heard_ns.max(initial=0) <= SHORTEST_NS:
+        # Few rows end a silence at all: what every row would cost is paid for these alone.
+        after = np.flatnonzero(rows.since_heard_ns > SHORTEST_NS)
+        point = rows.point[after]
+        point = point[rows.time_ns[after] - rows.heard_ns[after] > self._silence_ns[point]]
+        if not len(point):
             return
-        after = rows.since_heard_ns > rows.at(self._silence_ns)
-        if not after.any():
-            return
-        mine = np.flatnonzero(np.isin(rows.point, np.unique(rows.point[after])))
+        is_mine = np.zeros(len(self._silence_ns), np.bool_)
+        is_mine[point] = True
+        mine = np.flatnonzero(is_mine[rows.point])
         order = mine[np.lexsort((rows.time_ns[mine], rows.point[mine]))]
         point, end_ns = rows.point[order], rows.time_ns[order]
         first = seg.heads(point)
