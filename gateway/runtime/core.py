@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alarm_rules.ruleset import RuleSet
 from gateway.alarms.flood import WINDOW_S, Announcer, FloodConfig, Line, LineKind
@@ -55,12 +55,26 @@ STOP_TIMEOUT_S = 10.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Ports:
+    """What a core takes from outside: the clock and its two durable stores. A simulation hands in
+    its own; everything else of time is the event loop's."""
+
+    now_ns: NowNs = now_ns
+    open_spool: Callable[[Path, SpoolOptions], Spool] = Spool.open
+    open_journal: Callable[[Path], Journal] = Journal.open
+
+
+SYSTEM = Ports()
+
+
 @dataclass
 class Core:
     """Every part of a running gateway. Build with `open_core`."""
 
     config: SiteConfig
     plugins: Plugins
+    ports: Ports
     spool: Spool
     registry: Registry
     journal: Journal
@@ -151,7 +165,10 @@ class Core:
     def start(self) -> None:
         """Start every task. Adapters last: nothing comes in before there is where to put it."""
         notary = Notary(
-            self.journal, self.counters.component("notary"), self.status("notary"), now_ns
+            self.journal,
+            self.counters.component("notary"),
+            self.status("notary"),
+            self.ports.now_ns,
         )
         self._supervise("notary", notary.run)
         self._supervise("judge", self.judge.run, first_s=0.1, max_s=1.0)
@@ -191,7 +208,7 @@ class Core:
         status = self.status(f"adapter {config.name}")
         context = AdapterContext(
             name=config.name,
-            now_ns=now_ns,
+            now_ns=self.ports.now_ns,
             counters=self.counters.component(f"adapter {config.name}"),
             status=status,
             state_dir=_folder(self.config.data_dir / "adapters" / config.name),
@@ -278,10 +295,10 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 @contextlib.asynccontextmanager
 async def open_core(
-    config: SiteConfig, plugins: Plugins, *, clock: NowNs = now_ns
+    config: SiteConfig, plugins: Plugins, *, clock: NowNs | None = None, ports: Ports = SYSTEM
 ) -> AsyncIterator[Core]:
-    """Open every store, build everything, and on the way out stop and close it all. `clock` is the
-    system's but for replays, which judge in the time of their data.
+    """Open every store, build everything, and on the way out stop and close it all. `clock` is what
+    is judged by: `ports.now_ns` but for replays, which judge in the time of their data.
 
     Raises ConfigError for what `check` would have said, StorageFault when another process holds the
     data directory or it cannot be written.
@@ -289,28 +306,37 @@ async def open_core(
     rules = site_rules(config, plugins.rule_kinds)
     async with contextlib.AsyncExitStack() as stack:
         data = _folder(config.data_dir)
-        spool = Spool.open(_folder(data / "spool"), spool_options(config))
+        spool = ports.open_spool(_folder(data / "spool"), spool_options(config))
         stack.push_async_callback(spool.close)
-        journal = Journal.open(_folder(data / "journal"))
+        journal = ports.open_journal(_folder(data / "journal"))
         stack.callback(journal.close)
         registry = Registry.open(data / "points", configured=config.points)
         stack.callback(registry.close)
-        core = _assemble(config, plugins, rules, spool, journal, registry, clock)
+        stores = Stores(spool, journal, registry)
+        core = _assemble(config, plugins, rules, stores, ports, clock or ports.now_ns)
         stack.push_async_callback(core.stop)
         await core.judge.restore()
         core.recall_flood()
         yield core
 
 
-def _assemble(  # noqa: PLR0917  one argument a store
+class Stores(NamedTuple):
+    """What is open and durable."""
+
+    spool: Spool
+    journal: Journal
+    registry: Registry
+
+
+def _assemble(  # noqa: PLR0917  each a thing of its own
     config: SiteConfig,
     plugins: Plugins,
     rules: SiteRules,
-    spool: Spool,
-    journal: Journal,
-    registry: Registry,
+    stores: Stores,
+    ports: Ports,
     clock: NowNs,
 ) -> Core:
+    spool, journal, registry = stores
     counters = CounterTable()
     intake = Intake(
         spool,
@@ -335,7 +361,7 @@ def _assemble(  # noqa: PLR0917  one argument a store
         alarms=book_config(config, plugins.rule_kinds),
     )
     core = Core(
-        config, plugins, spool, registry, journal, rules, judge, intake, live, latency,
+        config, plugins, ports, spool, registry, journal, rules, judge, intake, live, latency,
         counters, started_ns=clock(),
     )  # fmt: skip
     core.announcer = Announcer(
@@ -389,7 +415,7 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
         tenant=core.config.site.tenant,
         site=core.config.site.id,
         points=core.points,
-        now_ns=now_ns,
+        now_ns=core.ports.now_ns,
         counters=counters,
         status=status,
         state_dir=_folder(core.config.data_dir / "sinks" / config.name),
@@ -419,7 +445,7 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
             latency=core.latency,
             counters=counters,
             status=status,
-            now_ns=now_ns,
+            now_ns=core.ports.now_ns,
         )
 
 
@@ -430,7 +456,7 @@ def heartbeat(core: Core) -> dict[str, Any]:
     time_ns = core.judge.now_ns()
     anchor = core.journal.newest_anchor
     return {
-        "time_ns": now_ns(),
+        "time_ns": core.ports.now_ns(),
         "epoch": core.journal.epoch,
         "head_gseq": core.journal.head,
         "standing": counts["standing"],

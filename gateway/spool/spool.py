@@ -50,7 +50,16 @@ from gateway.spool.quarantine import Quarantine
 from gateway.spool.recovery import Recovered, open_salvage, recover
 from gateway.spool.segment import DamagedSegment, SegmentReader
 from gateway.spool.tail import Tail
-from gateway.spool.writer import AppendJob, CursorJob, Job, SealJob, Waiter, Writer
+from gateway.spool.writer import (
+    AppendJob,
+    CursorJob,
+    Drive,
+    Job,
+    SealJob,
+    ThreadDrive,
+    Waiter,
+    Writer,
+)
 
 __all__ = ["Chunk", "Cursor", "Spool", "SpoolOptions", "SpoolStats"]
 
@@ -111,9 +120,10 @@ class _LoopWaiter:
 class _ThreadWaiter:
     """Someone who blocks a thread."""
 
-    __slots__ = ("_event", "_outcome")
+    __slots__ = ("_drive", "_event", "_outcome")
 
-    def __init__(self) -> None:
+    def __init__(self, drive: Drive) -> None:
+        self._drive = drive
         self._event = threading.Event()
         self._outcome: int | Exception = 0
 
@@ -122,7 +132,7 @@ class _ThreadWaiter:
         self._event.set()
 
     def wait(self) -> int:
-        self._event.wait()
+        self._drive.wait(self._event)
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
@@ -132,12 +142,19 @@ class Spool:
     """One open spool. Appends come from one event loop, or from threads through `append_now`."""
 
     def __init__(
-        self, directory: Path, options: SpoolOptions, disk: Disk, lock_descriptor: int
+        self,
+        directory: Path,
+        options: SpoolOptions,
+        disk: Disk,
+        lock_descriptor: int,
+        *,
+        drive: Drive,
     ) -> None:
         """Use `open`."""
         self.directory = directory
         self.options = options
         self._disk = disk
+        self._drive = drive
         self._lock_descriptor = lock_descriptor
         self._catalog = Catalog()
         self._quarantine = Quarantine(directory / "quarantine", disk)
@@ -165,15 +182,22 @@ class Spool:
             positions=self._positions,
             recovered=recovered,
             tail=self._tail,
+            drive=drive,
             on_group=self._after_group,
         )
 
     @classmethod
     def open(
-        cls, directory: Path, options: SpoolOptions | None = None, *, disk: Disk | None = None
+        cls,
+        directory: Path,
+        options: SpoolOptions | None = None,
+        *,
+        disk: Disk | None = None,
+        drive: Drive | None = None,
     ) -> Spool:
-        """Open, recover, and lock. Raises StorageFault when another process has it open, when a
-        newer version wrote it, or when the directory cannot be written."""
+        """Open, recover, and lock. `drive` gives the writer its turns: a thread of its own if
+        nothing else is given. Raises StorageFault when another process has it open, when a newer
+        version wrote it, or when the directory cannot be written."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(
@@ -183,7 +207,8 @@ class Spool:
             raise StorageFault(f"{directory}: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return cls(directory, options or SpoolOptions(), disk or Disk(), descriptor)
+            how = drive or ThreadDrive()
+            return cls(directory, options or SpoolOptions(), disk or Disk(), descriptor, drive=how)
         except BlockingIOError:
             os.close(descriptor)
             raise StorageFault(f"{directory}: open in another process or twice in this") from None
@@ -290,7 +315,7 @@ class Spool:
             while not self._reserve(rows, size):
                 self._room.wait()
                 self._check_usable()
-        waiter = _ThreadWaiter()
+        waiter = _ThreadWaiter(self._drive)
         self._submit(AppendJob(filled, rows, size, waiter))
         return waiter.wait()
 
@@ -430,7 +455,7 @@ class Spool:
         return sorted(self._positions.state.cursors)
 
     def _set_cursor(self, name: str, offset: int | None) -> None:
-        waiter = _ThreadWaiter()
+        waiter = _ThreadWaiter(self._drive)
         self._writer.put(CursorJob(name, offset, waiter))
         waiter.wait()
 
@@ -443,7 +468,7 @@ class Spool:
     def _mark_damaged(self, segment: Segment) -> None:
         """Have `segment` read by salvage from now on. Raises StorageFault when it cannot be."""
         if not segment.sealed and segment.salvage is None:
-            waiter = _ThreadWaiter()
+            waiter = _ThreadWaiter(self._drive)
             self._writer.put(SealJob(waiter))
             waiter.wait()
         with self._damage_lock:

@@ -11,7 +11,7 @@ so does everyone who comes later, until the spool is opened again: what the disk
 failed group is unknown, and only a fresh start reads it back.
 
 Owns: the thread and the order of durable steps. Not here: waiting for room (spool.py), SQL
-(segment.py).
+(segment.py). Who runs it is a port (`Drive`): a thread of its own, or a simulation in its own time.
 """
 
 from __future__ import annotations
@@ -82,8 +82,49 @@ class Progress:
     told: list[tuple[Waiter, int | Exception]] = field(default_factory=list)
 
 
+class Drive(Protocol):
+    """Who gives the writer its turns."""
+
+    def start(self, writer: Writer) -> None:
+        """From now on see to it that `writer.run` or, group by group, `writer.turn` is called."""
+        ...
+
+    def queued(self) -> None:
+        """There is a job. The caller may be any thread, and holds no lock."""
+        ...
+
+    def wait(self, event: threading.Event) -> None:
+        """Block the calling thread until the job that sets `event` is done."""
+        ...
+
+    def end(self) -> None:
+        """The writer was told to stop: return when `writer.run` has."""
+        ...
+
+
+class ThreadDrive:
+    """A thread of its own, which waits for jobs by itself."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+
+    def start(self, writer: Writer) -> None:
+        self._thread = threading.Thread(target=writer.run, name="spool-writer", daemon=True)
+        self._thread.start()
+
+    def queued(self) -> None:
+        """`Writer.put` woke it already."""
+
+    def wait(self, event: threading.Event) -> None:
+        event.wait()
+
+    def end(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+
 class Writer:
-    """Runs until `stop`; `on_group` is called in its thread after every group of jobs."""
+    """Runs until `stop`; `on_group` is called where it runs, after every group of jobs."""
 
     def __init__(
         self,
@@ -95,6 +136,7 @@ class Writer:
         positions: Positions,
         recovered: Recovered,
         tail: Tail,
+        drive: Drive,
         on_group: Callable[[Sequence[Job], Sequence[tuple[Waiter, int | Exception]]], None],
     ) -> None:
         self._directory = directory
@@ -115,8 +157,8 @@ class Writer:
         self._queued_rows = 0
         self._first_queued_s = 0.0
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
-        self._thread.start()
+        self._drive = drive
+        drive.start(self)
 
     def put(self, job: Job) -> None:
         """Queue a job. Raises StorageFault when the writer has failed or is stopping."""
@@ -131,21 +173,30 @@ class Writer:
             if isinstance(job, AppendJob):
                 self._queued_rows += job.rows
             self._changed.notify()
+        self._drive.queued()
 
     def stop(self) -> None:
-        """Write what is queued, seal, and end the thread."""
+        """Write what is queued, seal, and end."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._drive.end()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Group after group until told to stop: the life of a thread."""
         while (jobs := self._take()) is not None:
             self._group(jobs)
         if self.progress.fault is None:
             self._guard(self._finish)
         if self._active is not None:
             self._active.abandon()
+
+    def turn(self) -> None:
+        """One group of what is queued now, without waiting for more."""
+        with self._changed:
+            jobs, self._queue, self._queued_rows = self._queue, [], 0
+        if jobs:
+            self._group(jobs)
 
     def _take(self) -> list[Job] | None:
         """The next group; None when stopping and nothing is left."""

@@ -12,7 +12,7 @@ from gateway.model.batch import Batch
 from gateway.model.errors import SpoolFull, StorageFault, Unavailable
 from gateway.runtime.checking import load_site
 from gateway.runtime.clock import now_ns
-from gateway.runtime.core import open_core
+from gateway.runtime.core import Ports, open_core
 from gateway.runtime.plugins import load_plugins
 from gateway.runtime.service import SOCKET_PATH_MAX, socket_path
 from gateway.spool import Spool
@@ -120,8 +120,7 @@ async def test_a_dead_database_costs_its_own_rows_and_never_an_alarm(tmp_path, m
 async def test_a_spool_that_fails_for_good_asks_for_a_new_start(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("gateway.runtime.core.GUARD_INTERVAL_S", 0.01)
     opened = functools.partial(Spool.open, disk=FailingDisk(40, "before"))
-    monkeypatch.setattr("gateway.runtime.core.Spool.open", opened)
-    async with open_core(site(tmp_path), PLUGINS) as core:
+    async with open_core(site(tmp_path), PLUGINS, ports=Ports(open_spool=opened)) as core:
         core.start()
         with pytest.raises(StorageFault):
             for _ in range(100):
