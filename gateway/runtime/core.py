@@ -94,6 +94,7 @@ class Core:
     call_listeners: list[Callable[[Sequence[Line]], None]] = field(default_factory=list)
     calls: deque[Line] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
     announcer: Announcer = field(init=False)
+    _is_spool_faulty: bool = field(default=False, init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -181,16 +182,33 @@ class Core:
         self._tasks.append(asyncio.create_task(self._guard(), name="guard"))
 
     async def _guard(self) -> None:
-        """What no single part can see: a spool that failed for good, a budget about to be spent."""
+        """What no single part can see: a spool that fails, a budget about to be spent."""
         while True:
-            fault = self.spool.fault
-            if fault is not None:
-                log.critical("the spool failed, nothing is taken in any more: %s", fault)
+            self._watch_spool()
+            if self.spool.has_failed_for_good:
                 self.failed.set()
                 return
             self._announce(self.announcer.due)
             await self._make_room()
             await asyncio.sleep(GUARD_INTERVAL_S)
+
+    def _watch_spool(self) -> None:
+        """One line when the disk fails and one when it is back; counts are exact, whatever this
+        misses in between."""
+        stats = self.spool.stats()
+        if stats.fault and not self._is_spool_faulty:
+            log.critical(
+                "the spool cannot be written, nothing is acknowledged, judging goes on from memory:"
+                " %s",
+                stats.fault,
+            )
+        elif self._is_spool_faulty and not stats.fault:
+            log.warning(
+                "the spool is written again: %d rows were refused, %d judged from memory so far",
+                *(stats.refused_rows, self.judge.from_memory_count),
+            )
+        self._is_spool_faulty = bool(stats.fault)
+        self.spool.nudge()
 
     async def _make_room(self) -> None:
         """Near the end of the byte budget the sink that is furthest behind gives up its oldest

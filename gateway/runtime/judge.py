@@ -8,6 +8,10 @@ the spool offset it belongs to; the cursor is committed after that. A restart lo
 checkpoint and judges the rows since again: the same history gives the same conditions, and the book
 drops those it has already lived through, so nothing is raised twice and no timer starts afresh.
 
+**Rows the disk did not take** come from the intake by memory (intake.py), after what the spool held
+before them. They move no offset: once the disk takes rows again everything is as if a device had
+sent them early. A spool that cannot be read does not stop them either.
+
 A checkpoint is only ever taken between two chunks that were judged and recorded whole: cancelled or
 failed in the middle, none is taken, and the next start judges the chunk again.
 
@@ -92,7 +96,10 @@ class Judge:
     book: AlarmBook = field(init=False)
     judged_count: int = field(default=0, init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    from_memory_count: int = field(default=0, init=False)
     _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
+    _newest_read_ns: int = field(default=0, init=False)
+    _cannot_read: bool = field(default=False, init=False)
     _done: int = field(default=0, init=False)  # every row before it is judged and recorded
     _saved_at: int = field(default=-1, init=False)
     _is_whole: bool = field(default=True, init=False)  # not in the middle of a chunk
@@ -188,17 +195,63 @@ class Judge:
         goes on; it is not begun again."""
         if self._reading is None:
             self._reading = asyncio.create_task(self.cursor.next(self._rows_max()))
-        done, _ = await asyncio.wait({self._reading}, timeout=self.tick_interval_s)
-        chunk: Chunk | None = None
-        if done:
-            chunk, self._reading = self._reading.result(), None
+        unsaved = self.intake.unsaved
+        waits: set[asyncio.Future[Any]] = {unsaved.arrival()}
+        if not self._cannot_read:
+            waits.add(self._reading)
+        await asyncio.wait(waits, timeout=self.tick_interval_s, return_when=asyncio.FIRST_COMPLETED)
+        chunk = self._read() if self._reading.done() else None
+        self.intake.judge_stuck(self.now_ns() - UNDURABLE_WAIT_MAX_NS)
         async with self._lock:
             if chunk is not None:
                 await self._judge_chunk(chunk)
-            elif not self.cursor.depth:  # else rows are there: no tick may overtake them
+            oldest_ns = unsaved.oldest_ns
+            is_read = not self.cursor.depth or self._cannot_read
+            if oldest_ns is not None and (is_read or oldest_ns <= self._newest_read_ns):
+                await self._judge_unsaved()
+            elif chunk is None and not self.cursor.depth:  # no tick overtakes rows that are there
                 known_ns = self._known_to_ns(Batch.empty())
                 if known_ns > 0:  # else nothing was heard since the start: too soon to miss it
                     await self._judge(Batch.empty(), known_ns)
+
+    def _read(self) -> Chunk | None:
+        """What the finished read says; None for a disk that cannot be read, which is tried again at
+        the next tick."""
+        assert self._reading is not None
+        reading, self._reading = self._reading, None
+        try:
+            chunk = reading.result()
+        except StorageFault as error:
+            self.counters.count("read_fault")
+            if not self._cannot_read:
+                log.critical("the spool cannot be read: %s", error)
+            self.status("faulty", f"the spool cannot be read: {error}")
+            self._cannot_read = True
+            return None
+        if self._cannot_read:
+            self.status("judging")
+        self._cannot_read = False
+        self._newest_read_ns = int(chunk.batch.received_time_ns.max())
+        return chunk
+
+    async def _judge_unsaved(self) -> None:
+        """The oldest batch the disk did not take. One that fails is halved, as any other, until
+        its poison stands alone."""
+        unsaved = self.intake.unsaved
+        batch = unsaved.take()
+        assert batch is not None
+        try:
+            await self._judge(batch, self._known_to_ns(batch))
+        except Exception:
+            if len(batch) == 1:
+                self._say_not_judged(batch, "held in memory")
+            else:
+                half = len(batch) // 2
+                unsaved.put_back(batch.take(slice(half, None)))
+                unsaved.put_back(batch.take(slice(0, half)))
+            raise
+        self.judged_count -= len(batch)  # a road of its own: nothing durable was judged
+        self.from_memory_count += len(batch)
 
     async def _judge_chunk(self, chunk: Chunk) -> None:
         if self._poison == Poison(chunk.start, chunk.end) and len(chunk.batch) == 1:
@@ -238,11 +291,14 @@ class Judge:
     def _pass_over(self, chunk: Chunk) -> None:
         """One row that the core cannot judge must not end all judging: it is in the store, it is
         told loudly, and the next row goes on."""
-        self.counters.count("not_judged", len(chunk.batch), reason="failed_alone")
-        point = int(chunk.batch.point_index[0])
-        name = self.points[point].id if point < len(self.points) else str(point)
-        log.critical("NOT JUDGED: one sample of %s at offset %d fails alone", name, chunk.start)
+        self._say_not_judged(chunk.batch, f"at offset {chunk.start}")
         self._poison = None
+
+    def _say_not_judged(self, batch: Batch, where: str) -> None:
+        self.counters.count("not_judged", len(batch), reason="failed_alone")
+        point = int(batch.point_index[0])
+        name = self.points[point].id if point < len(self.points) else str(point)
+        log.critical("NOT JUDGED: one sample of %s %s fails alone", name, where)
 
     def _known_to_ns(self, batch: Batch) -> int:
         """Up to when everything that was received has been read."""
@@ -308,7 +364,8 @@ class Judge:
     async def _store_derived(self, derived: Batch) -> None:
         """Judged already: a full or faulty spool costs their history, never the next alarm."""
         try:
-            async with asyncio.timeout(DERIVED_TIMEOUT_S):
+            timeout_s = 0.0 if self.intake.is_stuck else DERIVED_TIMEOUT_S
+            async with asyncio.timeout(timeout_s):
                 await self.intake.emit_derived(derived)
         except (SpoolFull, StorageFault, TimeoutError) as error:
             self.counters.count("dropped", len(derived), reason=f"derived_{type(error).__name__}")

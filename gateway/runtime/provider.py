@@ -30,6 +30,7 @@ from gateway.model.rule import Confidence
 from gateway.runtime.clock import now_ns
 from gateway.runtime.core import BUDGET_SHARE_MAX, JUDGE_CURSOR, Core
 from gateway.runtime.threads import to_the_end
+from gateway.spool import SpoolStats
 
 NS_PER_MS = 1_000_000
 _RATE_WINDOW_S = 10.0
@@ -240,7 +241,7 @@ class CoreView:
         depth = {**stats.depth, JUDGE_CURSOR: stats.head - core.judge.cursor.position}
         return wire.SpoolRow(
             state="faulty" if stats.fault else "full" if is_full else "ok",
-            detail=stats.fault,
+            detail=self._spool_detail(stats),
             size_bytes=stats.bytes_on_disk,
             size_bytes_max=core.config.spool.bytes_max_mb << 20,
             segment_count=stats.segments,
@@ -252,6 +253,16 @@ class CoreView:
                 wire.CursorRow(name=name, offset=stats.head - behind, behind_records=behind)
                 for name, behind in depth.items()
             ],
+        )
+
+    def _spool_detail(self, stats: SpoolStats) -> str:
+        """Why nothing is acknowledged, since when, and what became of the rows."""
+        if not stats.fault:
+            return ""
+        judged = self._core.judge.from_memory_count
+        return (
+            f"{stats.fault_kind} for {stats.faulty_for_s:.0f} s: {stats.fault}; "
+            f"{stats.refused_rows} samples not acknowledged, {judged} judged from memory"
         )
 
     def _sinks(self, time_ns: int) -> list[wire.SinkRow]:

@@ -9,6 +9,7 @@ Lost rows are counted as ranges, once, however many consumers come across them.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Segment:
     size_bytes: int
     sealed: bool = True
     salvage: Salvage | None = None  # read through this instead of SQLite: the file is damaged
+    guard: sqlite3.Connection | None = None  # of a poisoned one, see SegmentWriter.poison
 
 
 @dataclass(slots=True)
@@ -81,16 +83,21 @@ class Catalog:
                     return segment
         return None
 
-    def pop_below(self, position: int) -> list[Segment]:
-        """Take out the sealed segments whose rows all lie below `position`."""
+    def below(self, position: int) -> list[Segment]:
+        """The oldest sealed segments, those whose rows all lie below `position`."""
         with self._lock:
-            count = 0
+            gone = []
             for segment in self._segments:
                 if not segment.sealed or segment.end > position:
                     break
-                count += 1
-            gone, self._segments = self._segments[:count], self._segments[count:]
+                gone.append(segment)
         return gone
+
+    def drop(self, gone: list[Segment]) -> None:
+        """Take out what `below` named."""
+        with self._lock:
+            assert self._segments[: len(gone)] == gone
+            del self._segments[: len(gone)]
 
     def lose(self, first: int, end: int) -> None:
         """Note that rows [first, end) cannot be had any more."""

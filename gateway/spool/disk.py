@@ -52,5 +52,13 @@ class Disk:
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def free_bytes(self, directory: Path) -> int:
+        """What the file system has left for a process without privileges."""
+        figures = os.statvfs(directory)
+        return figures.f_bavail * figures.f_frsize
+
     def copy(self, source: Path, target: Path) -> None:
         shutil.copyfile(source, target)

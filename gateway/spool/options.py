@@ -16,6 +16,8 @@ class SpoolOptions:
     pending_rows_max: rows accepted and not yet durable; beyond it `append` waits.
     bytes_max: on disk, without the bounded quarantine; beyond it `append` raises SpoolFull.
     tail_rows_max: newest rows kept in memory; a consumer further behind reads the disk.
+    retry_first_s, retry_max_s: after the disk failed, until it is tried again with a new file; the
+        pause doubles from try to try. Appends are refused meanwhile, at once.
     """
 
     segment_rows_max: int = 2_000_000
@@ -24,6 +26,8 @@ class SpoolOptions:
     pending_rows_max: int = 200_000
     bytes_max: int = 8 << 30
     tail_rows_max: int = 200_000
+    retry_first_s: float = 0.5
+    retry_max_s: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("segment_rows_max", "segment_bytes_max", "pending_rows_max", "tail_rows_max"):

@@ -17,7 +17,7 @@ import json
 import os
 import struct
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from gateway.spool.disk import Disk
@@ -43,6 +43,8 @@ class Positions:
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self._disk = disk
+        self._path = path
+        self.is_poisoned = False  # a write failed: this file is not written again, see `renew`
         existed = path.exists() and path.stat().st_size > 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         found = [self._read(slot) for slot in (0, 1)] if existed else []
@@ -52,21 +54,15 @@ class Positions:
         self._generation, self.state = max(valid, default=(0, State()), key=lambda pair: pair[0])
 
     def write(self, state: State) -> None:
-        """Durable on return. Raises OSError."""
-        text = json.dumps(
-            {
-                "spool_id": state.spool_id,
-                "head": state.head,
-                "forgotten": state.forgotten,
-                "cursors": state.cursors,
-            }
-        ).encode()
+        """Durable on return. Raises OSError; nothing more is then written before `renew`."""
+        assert not self.is_poisoned, "the file failed before"
         generation = self._generation + 1
-        head = _HEAD.pack(_MAGIC, 0, generation, len(text))
-        crc = zlib.crc32(head[_CRC_FROM:] + text)
-        slot = _HEAD.pack(_MAGIC, crc, generation, len(text)) + text
-        assert len(slot) <= SLOT_BYTES, f"{len(state.cursors)} consumers do not fit in a slot"
-        self._disk.write_at(self._descriptor, slot, SLOT_BYTES * (generation % 2))
+        slot = _slot(state, generation)
+        try:
+            self._disk.write_at(self._descriptor, slot, SLOT_BYTES * (generation % 2))
+        except BaseException:
+            self.is_poisoned = True
+            raise
         self._generation, self.state = generation, state
 
     def write_twice(self, **changes: object) -> None:
@@ -74,6 +70,25 @@ class Positions:
         state = replace(self.state, **changes)  # type: ignore[arg-type]
         self.write(state)
         self.write(state)
+
+    def renew(self) -> None:
+        """A new file in the place of the one that failed. Raises OSError: the old one is then
+        there as it was."""
+        partial = self._path.with_name(self._path.name + ".part")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(partial, flags, 0o640)
+        try:
+            for generation in (self._generation + 1, self._generation + 2):
+                slot = _slot(self.state, generation)
+                self._disk.write_at(descriptor, slot, SLOT_BYTES * (generation % 2))
+            self._disk.rename(partial, self._path)
+            self._disk.sync_directory(self._path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._generation = descriptor, self._generation + 2
+        self.is_poisoned = False
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -89,3 +104,12 @@ class Positions:
             return generation, State(**json.loads(text))
         except (OSError, struct.error, ValueError, TypeError):
             return None
+
+
+def _slot(state: State, generation: int) -> bytes:
+    text = json.dumps(asdict(state)).encode()
+    head = _HEAD.pack(_MAGIC, 0, generation, len(text))
+    crc = zlib.crc32(head[_CRC_FROM:] + text)
+    slot = _HEAD.pack(_MAGIC, crc, generation, len(text)) + text
+    assert len(slot) <= SLOT_BYTES, f"{len(state.cursors)} consumers do not fit in a slot"
+    return slot

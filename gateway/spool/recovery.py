@@ -278,10 +278,11 @@ def _without_duplicates(
 
 
 def _settle_end(before: Found, after: Found) -> None:
-    """The next segment knows where this one ended."""
+    """The next segment knows where this one ended. Rows behind that are of a group whose write
+    failed: acknowledged to nobody, and passed over by then."""
     known = after.meta.previous_end if after.meta else None
     if known is not None and before.first <= known <= after.first:
-        before.damaged = before.damaged or before.end != known
+        before.damaged = before.damaged or before.end is None or before.end < known
         before.end = known
     elif before.end is None or not before.first <= before.end <= after.first:
         before.damaged = True

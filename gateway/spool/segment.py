@@ -155,15 +155,29 @@ class SegmentWriter:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def seal(self) -> None:
-        """Fold the whole log in and let go of the file."""
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            self._db.close()
-
-    def abandon(self) -> None:
-        """Let go after an error: whatever was not committed is gone."""
+        """Fold the whole log in and let go of the file. When that fails: `poison`."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
+
+    def poison(self) -> sqlite3.Connection:
+        """Let go after an error without another byte written. What was committed stays readable as
+        long as the connection that is returned is open.
+
+        SQLite folds the log in when the last connection closes, and that would build upon pages
+        whose sync failed. One that can only read cannot fold; opened before the writer closes, it
+        is the last one.
+        """
+        try:
+            guard = self._disk.connect(self.path, read_only=True)
+            try:
+                guard.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            except BaseException:
+                guard.close()
+                raise
+        except sqlite3.Error:  # no descriptor is left, say: then the writer itself is kept, unused
+            return self._db
+        self._db.close()
+        return guard
 
 
 def number(start: int, batches: Sequence[Batch]) -> Iterator[tuple[int, Batch]]:

@@ -33,6 +33,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ from gateway.spool.writer import (
     CursorJob,
     Drive,
     Job,
+    RetryJob,
     SealJob,
     ThreadDrive,
     Waiter,
@@ -91,7 +93,13 @@ class SpoolStats:
     last_commit_s: float
     longest_commit_s: float
     commit_window_s: float
-    fault: str  # "" while healthy; else why nothing is accepted any more
+    fault: str  # "" while healthy; else why nothing is accepted
+    fault_kind: str  # "" while healthy; else a FaultKind
+    faulty_for_s: float  # since the fault began; 0 while healthy
+    fault_count: int  # faults, overcome or not
+    poisoned_segments: int  # files never written again after a failure; what they keep is readable
+    refused_rows: int  # handed over while the disk failed: durable nowhere, acknowledged to nobody
+    undeleted_segments: int  # forgotten, but the disk did not let them be deleted
     lost_rows: int
     damaged_segments: int
     foreign_files: int
@@ -169,6 +177,7 @@ class Spool:
         self._room = threading.Condition()  # guards the two figures below
         self._pending_rows = 0
         self._pending_bytes = 0
+        self._refused_rows = 0
         self._queue_for_room: deque[tuple[asyncio.Future[None], int, int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
@@ -253,19 +262,27 @@ class Spool:
 
     @property
     def fault(self) -> StorageFault | None:
-        """Why nothing is accepted any more, until the spool is opened again."""
-        return self._writer.progress.fault
+        """Why nothing is accepted; None again when the disk has taken a new segment."""
+        fault = self._writer.progress.fault
+        return fault.error if fault else None
+
+    @property
+    def has_failed_for_good(self) -> bool:
+        """Whether only a new start can help."""
+        fault = self._writer.progress.fault
+        return fault is not None and fault.is_permanent
 
     def stats(self) -> SpoolStats:
         """Figures as of now; no I/O."""
         progress, damage, head = self._writer.progress, self._catalog.damage, self.head
         committed = self._positions.state.cursors
+        fault, now_s = progress.fault, time.monotonic()
         return SpoolStats(
             head=head,
             oldest=self.oldest,
             depth={name: head - max(at, self.oldest) for name, at in committed.items()},
             pending_rows=self._pending_rows,
-            bytes_on_disk=self._catalog.size_bytes,
+            bytes_on_disk=self._bytes_on_disk(),
             bytes_max=self.options.bytes_max,
             segments=len(self._catalog),
             tail_rows=self._tail.end - self._tail.first,
@@ -273,7 +290,13 @@ class Spool:
             last_commit_s=progress.last_commit_s,
             longest_commit_s=progress.longest_commit_s,
             commit_window_s=self.options.commit_window_s,
-            fault=str(progress.fault or ""),
+            fault=str(fault.error) if fault else "",
+            fault_kind=fault.kind if fault else "",
+            faulty_for_s=now_s - fault.began_s if fault else 0.0,
+            fault_count=progress.fault_count,
+            poisoned_segments=progress.poisoned_segments,
+            refused_rows=self._refused_rows,
+            undeleted_segments=len(progress.undeleted),
             lost_rows=damage.lost_rows,
             damaged_segments=damage.damaged_segments,
             foreign_files=damage.foreign_files,
@@ -281,15 +304,27 @@ class Spool:
             cursors_reset=damage.cursors_reset,
         )
 
+    def _bytes_on_disk(self) -> int:
+        undeleted = self._writer.progress.undeleted
+        return self._catalog.size_bytes + sum(segment.size_bytes for segment in undeleted)
+
     # --- appending
 
     async def append(self, batch: Batch) -> int:
         """Make `batch` durable; its end offset. Waits for room, in the order of arrival.
 
-        Raises SpoolFull when the byte budget is spent, StorageFault when the disk failed or the
-        spool is closed. In both cases the rows may not be acknowledged to anyone. When the call is
-        cancelled the rows may or may not be written.
+        Raises SpoolFull when the byte budget is spent, StorageFault while the disk fails or when
+        the spool is closed: at once, and the same batch may be tried again later. In both cases the
+        rows may not be acknowledged to anyone. When the call is cancelled the rows may or may not
+        be written.
         """
+        try:
+            return await self._append(batch)
+        except StorageFault:
+            self._refused_rows += len(batch)
+            raise
+
+    async def _append(self, batch: Batch) -> int:
         self._check_usable()
         rows, size = len(batch), _disk_bytes(batch)
         if rows == 0:
@@ -306,6 +341,13 @@ class Spool:
 
         Raises SpoolFull and StorageFault as `append` does.
         """
+        try:
+            return self._append_now(batches)
+        except StorageFault:
+            self._refused_rows += sum(map(len, batches))
+            raise
+
+    def _append_now(self, batches: Sequence[Batch]) -> int:
         self._check_usable()
         filled = tuple(batch for batch in batches if len(batch))
         rows, size = sum(map(len, filled)), sum(map(_disk_bytes, filled))
@@ -329,7 +371,7 @@ class Spool:
     def _reserve(self, rows: int, size: int) -> bool:
         """Take room for `rows` if there is some. Raises SpoolFull when the budget is spent."""
         with self._room:
-            spent = self._catalog.size_bytes + self._pending_bytes
+            spent = self._bytes_on_disk() + self._pending_bytes
             if spent + size > self.options.bytes_max:
                 raise SpoolFull(
                     f"{self.directory}: {spent} of {self.options.bytes_max} bytes are in use"
@@ -378,8 +420,20 @@ class Spool:
     def _check_usable(self) -> None:
         if self._closed:
             raise StorageFault(f"{self.directory}: the spool is closed")
-        if self.fault is not None:
-            raise StorageFault(str(self.fault))
+        fault = self._writer.progress.fault
+        if fault is not None:
+            raise StorageFault(str(fault.error))
+
+    def try_again_now(self) -> None:
+        """Have a failed disk tried at once instead of after the pause; blocks. Raises StorageFault
+        when it still fails."""
+        waiter = _ThreadWaiter(self._drive)
+        self._writer.put(RetryJob(waiter))
+        waiter.wait()
+
+    def nudge(self) -> None:
+        """Now and then, from who keeps the time: see `Writer.nudge`."""
+        self._writer.nudge()
 
     # --- after a group, in the writer thread
 

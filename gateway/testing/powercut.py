@@ -7,6 +7,9 @@ page, grown without its content. Names that were made, changed or taken away sin
 was last synced may be there up to some moment: file systems write their metadata in order. That is
 POSIX with nothing assumed beyond ordered metadata; journalling file systems promise more.
 
+After a sync that failed the kernel may call pages clean that never arrived: of what was asked for
+until then each write is there or not, and no later sync of the file changes that.
+
 Not here: recording (tape.py), what must hold afterwards (the tests).
 """
 
@@ -33,7 +36,8 @@ class _File:
 class DiskModel:
     """The notes of a tape, taken one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._names: dict[str, _File | None] = {}  # as the program sees them; None: a directory
         self._safe_names: dict[str, _File | None] = {}
         self._asked_names: dict[str, list[Callable[[dict[str, _File | None]], None]]] = {}
@@ -48,6 +52,12 @@ class DiskModel:
             file = self._file(note.path)
             for each in file.asked:
                 _apply(file.safe, each)
+            file.asked.clear()
+        elif note.kind == "sync_failed":
+            file = self._file(note.path)
+            for each in file.asked:
+                for torn in _torn(each, self._rng):
+                    _apply(file.safe, torn)
             file.asked.clear()
         elif note.kind == "sync_directory":
             for change in self._asked_names.pop(note.path, ()):
@@ -180,7 +190,7 @@ def cuts(
     """`count` power cuts at random moments, in order: (notes done, directory, promises by name:
     the newest value of each mark)."""
     moments = sorted(rng.randrange(len(tape.notes) + 1) for _ in range(count))
-    model, promised, done = DiskModel(), dict[str, object](), 0
+    model, promised, done = DiskModel(rng), dict[str, object](), 0
     for number, moment in enumerate(moments):
         for note in tape.notes[done:moment]:
             model.take(note)

@@ -2,7 +2,8 @@
 
 `check_spool` drives any object with the spool's interface through one life: append, read, commit,
 close, open again. `FailingDisk` is a real disk until its n-th durable operation, which fails before
-or after having been done; everything later fails too, as on a disk that has gone.
+or after having been done; everything later fails too, as on a disk that has gone. `MoodyDisk`
+fails while it is told to.
 
 Row numbers are made visible: row i carries value i, so what comes back can be checked by itself.
 """
@@ -169,6 +170,26 @@ class FailingDisk(Disk):
 
     def unlink(self, path: Path) -> None:
         self.step(lambda: super(FailingDisk, self).unlink(path), _os_error())
+
+
+class MoodyDisk(FailingDisk):
+    """Fails durable operations with `error` while that is set; has as much room as `free` says."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.error: Exception | None = None
+        self.free = 1 << 40
+
+    def step(self, do: Callable[[], Any], error: Exception) -> Any:
+        """One durable operation; which error it would have been does not matter."""
+        del error
+        if self.error is not None:
+            raise self.error
+        return do()
+
+    def free_bytes(self, directory: Path) -> int:
+        del directory
+        return self.free
 
 
 def _io_error() -> sqlite3.OperationalError:

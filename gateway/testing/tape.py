@@ -12,7 +12,11 @@ the calls of `os` that change a file or a name. What they do is done and noted; 
 Each note is one thing that would have to reach the disk:
 
     create p · write p at offset · truncate p to size · sync p · link a b · rename a b · unlink p ·
-    sync_directory d · mark (not a thing of the disk: what the program had promised by then)
+    sync_directory d · mark (not a thing of the disk: what the program had promised by then) ·
+    sync_failed p (a sync that was refused: what of p is there nobody knows)
+
+With `refuse` a call fails instead of being done: the disk that fails on order, below SQLite as well
+as below Python, so that the program meets the errors a kernel would give it.
 
 Surprising: SQLite syncs the directory of a new log by itself, below the methods watched here; the
 tape notes it where SQLite does it, at the first sync of a log or rollback journal it created.
@@ -25,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import errno
 import os
 import sqlite3
 import threading
@@ -36,6 +41,18 @@ from unittest import mock
 _OPEN_CREATE = 0x4
 _OPEN_LOGS = 0x800 | 0x4000 | 0x80000  # main journal, super journal, write-ahead log
 _OK = 0
+_FULL, _CANNOT_OPEN = 13, 14
+# sqlite3.h, extended result codes of SQLITE_IOERR
+_IO_ERRORS = {
+    "write": 10 | 3 << 8,
+    "sync": 10 | 4 << 8,
+    "truncate": 10 | 6 << 8,
+    "unlink": 10 | 10 << 8,
+}
+
+Refuse = Callable[[str, str], int]
+"""Given what is about to be done (open, write, truncate, sync, unlink, rename, link, mkdir) and the
+name below the directory: 0 to let it be done, else the errno it fails with."""
 
 
 class Note(NamedTuple):
@@ -50,8 +67,9 @@ class Note(NamedTuple):
 class Tape:
     """Everything noted so far."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, refuse: Refuse = lambda _what, _path: 0) -> None:
         self.directory = directory.resolve()
+        self._refuse = refuse
         self.notes: list[Note] = []
         self._lock = threading.Lock()
         self._prefix = str(self.directory) + os.sep
@@ -67,6 +85,14 @@ class Tape:
             with self._lock:
                 self.notes.append(Note(kind, inside, data, offset))
 
+    def refused(self, what: str, path: str) -> int:
+        """The errno with which this call fails; 0: it is done."""
+        inside = self.below(path)
+        code = 0 if inside is None else self._refuse(what, inside)
+        if code and what == "sync" and not Path(path).is_dir():
+            self.note("sync_failed", path)
+        return code
+
     def below(self, path: str) -> str | None:
         """The name below the directory, or None for what lies elsewhere."""
         whole = str(Path(path).absolute())
@@ -76,14 +102,19 @@ class Tape:
 
 
 @contextlib.contextmanager
-def recording(directory: Path, *, sqlite_syncs_directories: bool = True) -> Iterator[Tape]:
+def recording(
+    directory: Path,
+    *,
+    sqlite_syncs_directories: bool = True,
+    refuse: Refuse = lambda _what, _path: 0,
+) -> Iterator[Tape]:
     """Note everything this process does below `directory`. One at a time.
 
     `sqlite_syncs_directories`: False leaves out the note of what SQLite does by itself for a new
     log, so that a program can show that it does not lean on it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tape = Tape(directory)
+    tape = Tape(directory, refuse)
     with _watched_sqlite(tape, syncs_directories=sqlite_syncs_directories), _watched_os(tape):
         yield tape
 
@@ -121,7 +152,18 @@ class _Watch:
         self._opened = opened
         self._real = real
 
+    def _may(self, what: str, path: Any) -> None:
+        """Raises the OSError with which the call fails, if it does."""
+        name = os.fsdecode(path)
+        code = self._tape.refused(what, name) if name else 0
+        if code:
+            raise OSError(code, os.strerror(code), name)
+
+    def _name(self, descriptor: int) -> str:
+        return self._opened.get(descriptor, ("", False))[0]
+
     def open(self, path: Any, flags: int, mode: int = 0o777, **rest: Any) -> int:
+        self._may("open", path)
         existed = os.path.exists(path)  # noqa: PTH110  a path of any type
         descriptor: int = self._real["open"](path, flags, mode, **rest)
         name = os.fsdecode(path)
@@ -138,6 +180,7 @@ class _Watch:
 
     def write(self, descriptor: int, data: Any) -> int:
         name, appends = self._opened.get(descriptor, ("", False))
+        self._may("write", name)
         at = 0
         if name:
             at = os.fstat(descriptor).st_size if appends else os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -147,29 +190,34 @@ class _Watch:
         return written
 
     def pwrite(self, descriptor: int, data: Any, offset: int) -> int:
+        self._may("write", self._name(descriptor))
         written: int = self._real["pwrite"](descriptor, data, offset)
         if descriptor in self._opened:
             self._tape.note("write", self._opened[descriptor][0], bytes(data)[:written], offset)
         return written
 
     def ftruncate(self, descriptor: int, size: int) -> None:
+        self._may("truncate", self._name(descriptor))
         self._real["ftruncate"](descriptor, size)
         if descriptor in self._opened:
             self._tape.note("truncate", self._opened[descriptor][0], b"", size)
 
     def truncate(self, path: Any, size: int) -> None:
+        self._may("truncate", path)
         self._real["truncate"](path, size)
         self._tape.note("truncate", os.fsdecode(path), b"", size)
 
     def posix_fallocate(self, descriptor: int, offset: int, size: int) -> None:
+        self._may("write", self._name(descriptor))
         self._real["posix_fallocate"](descriptor, offset, size)
         if descriptor in self._opened:
             whole = os.fstat(descriptor).st_size
             self._tape.note("truncate", self._opened[descriptor][0], b"", whole)
 
     def fsync(self, descriptor: int) -> None:
+        name = self._name(descriptor)
+        self._may("sync", name)
         self._real["fsync"](descriptor)
-        name = self._opened.get(descriptor, ("", False))[0]
         if name:
             is_directory = os.path.isdir(name)  # noqa: PTH112
             self._tape.note("sync_directory" if is_directory else "sync", name)
@@ -177,24 +225,35 @@ class _Watch:
     fdatasync = fsync
 
     def rename(self, source: Any, target: Any, **rest: Any) -> None:
+        self._may("rename", source)
         self._real["rename"](source, target, **rest)
-        self._tape.note("rename", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
+        self._note_rename(os.fsdecode(source), os.fsdecode(target))
 
     def replace(self, source: Any, target: Any, **rest: Any) -> None:
+        self._may("rename", source)
         self._real["replace"](source, target, **rest)
-        self._tape.note("rename", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
+        self._note_rename(os.fsdecode(source), os.fsdecode(target))
+
+    def _note_rename(self, source: str, target: str) -> None:
+        self._tape.note("rename", source, self._tape.below(target))
+        for descriptor, (name, appends) in self._opened.items():
+            if name == source:  # what is written through it from now on has the new name
+                self._opened[descriptor] = (target, appends)
 
     def link(self, source: Any, target: Any, **rest: Any) -> None:
+        self._may("link", target)
         self._real["link"](source, target, **rest)
         self._tape.note("link", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
 
     def unlink(self, path: Any, **rest: Any) -> None:
+        self._may("unlink", path)
         self._real["unlink"](path, **rest)
         self._tape.note("unlink", os.fsdecode(path))
 
     remove = unlink
 
     def mkdir(self, path: Any, mode: int = 0o777, **rest: Any) -> None:
+        self._may("mkdir", path)
         self._real["mkdir"](path, mode, **rest)
         self._tape.note("mkdir", os.fsdecode(path))
 
@@ -306,6 +365,9 @@ class _Shim:
     def _open(self, vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:
         path = ctypes.string_at(name).decode() if name else ""
         existed = bool(path) and Path(path).exists()
+        if path and self._tape.refused("open", path):
+            _File.from_address(file).methods = None  # nothing to close
+            return _CANNOT_OPEN
         code = int(self._real.open(vfs, name, file, flags, out))
         if code != _OK or not path or self._tape.below(path) is None:
             return code
@@ -323,8 +385,17 @@ class _Shim:
         head.methods = ctypes.pointer(mine)
         return code
 
+    def _error(self, what: str, path: str) -> int:
+        """SQLite's code for the errno of a call that fails; 0: it is done."""
+        code = self._tape.refused(what, path)
+        if not code:
+            return _OK
+        return _FULL if code == errno.ENOSPC and what == "write" else _IO_ERRORS[what]
+
     def _delete(self, vfs: int, name: int, sync: int) -> int:
         path = ctypes.string_at(name).decode()
+        if code := self._error("unlink", path):
+            return code
         code = int(self._real.delete(vfs, name, sync))
         if code == _OK:
             self._tape.note("unlink", path)
@@ -339,6 +410,8 @@ class _Shim:
 
     def _on_write(self, file: int, data: int, size: int, offset: int) -> int:
         opened = self._files[file]
+        if code := self._error("write", opened.path):
+            return code
         code = int(opened.own.write(file, data, size, offset))
         if code == _OK:
             self._tape.note("write", opened.path, ctypes.string_at(data, size), offset)
@@ -346,6 +419,8 @@ class _Shim:
 
     def _on_truncate(self, file: int, size: int) -> int:
         opened = self._files[file]
+        if code := self._error("truncate", opened.path):
+            return code
         code = int(opened.own.truncate(file, size))
         if code == _OK:
             self._tape.note("truncate", opened.path, b"", size)
@@ -353,6 +428,8 @@ class _Shim:
 
     def _on_sync(self, file: int, flags: int) -> int:
         opened = self._files[file]
+        if code := self._error("sync", opened.path):
+            return code
         code = int(opened.own.sync(file, flags))
         if code == _OK:
             self._tape.note("sync", opened.path)

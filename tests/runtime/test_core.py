@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
+import itertools
 
 import pytest
 
@@ -14,9 +16,11 @@ from gateway.runtime.checking import load_site
 from gateway.runtime.clock import now_ns
 from gateway.runtime.core import Ports, open_core
 from gateway.runtime.plugins import load_plugins
+from gateway.runtime.provider import CoreView
 from gateway.runtime.service import SOCKET_PATH_MAX, socket_path
-from gateway.spool import Spool
-from gateway.testing.spool import FailingDisk
+from gateway.spool import Spool, SpoolOptions
+from gateway.testing.spool import MoodyDisk
+from gateway.testing.tape import recording
 
 PLUGINS = load_plugins()
 SITE = """
@@ -117,15 +121,99 @@ async def test_a_dead_database_costs_its_own_rows_and_never_an_alarm(tmp_path, m
         assert core.counters.of("sink store")["dropped.spool_budget"] == delivery.dropped_count
 
 
-async def test_a_spool_that_fails_for_good_asks_for_a_new_start(tmp_path, monkeypatch) -> None:
+def on_disk(disk, monkeypatch) -> Ports:
     monkeypatch.setattr("gateway.runtime.core.GUARD_INTERVAL_S", 0.01)
-    opened = functools.partial(Spool.open, disk=FailingDisk(40, "before"))
-    async with open_core(site(tmp_path), PLUGINS, ports=Ports(open_spool=opened)) as core:
+    return Ports(open_spool=functools.partial(Spool.open, disk=disk))
+
+
+async def test_an_inconsistency_of_ours_in_the_spool_asks_for_a_new_start(
+    tmp_path, monkeypatch
+) -> None:
+    disk = MoodyDisk()
+    async with open_core(site(tmp_path), PLUGINS, ports=on_disk(disk, monkeypatch)) as core:
         core.start()
+        disk.error = AssertionError("cannot be")
         with pytest.raises(StorageFault):
-            for _ in range(100):
-                await core.intake.emit(batch([0.5]))
+            await core.intake.emit(batch([0.5]))
         await asyncio.wait_for(core.failed.wait(), 5)
+
+
+@pytest.mark.slow
+async def test_a_disk_that_fails_while_running_costs_no_alarm_and_no_new_start(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    disk = MoodyDisk()
+    async with open_core(site(tmp_path), PLUGINS, ports=on_disk(disk, monkeypatch)) as core:
+        core.start()
+        await core.intake.emit(batch([0.5]))
+        assert await core.settle(timeout_s=10)
+        disk.error = OSError(errno.EIO, "Input/output error")
+        alarming = batch([1.5])
+        with pytest.raises(StorageFault):
+            await core.intake.emit(alarming)
+        async with asyncio.timeout(10):
+            while not core.judge.from_memory_count:
+                await asyncio.sleep(0.001)
+        assert core.journal.head == 1, "raised while not a byte of it can be kept"
+        row = CoreView(core)._spool()
+        assert row.state == "faulty"
+        assert "1 samples not acknowledged, 1 judged from memory" in row.detail
+        disk.error = None
+        await asyncio.to_thread(core.spool.try_again_now)
+        await core.intake.emit(alarming)  # the device was not acknowledged: it says it again
+        assert await core.settle(timeout_s=20)
+        assert core.journal.head == 1, "a repeat raises nothing"
+        assert not core.failed.is_set()
+        assert await core.stored_count() == 2
+        async with asyncio.timeout(5):
+            while "is written again" not in caplog.text:
+                await asyncio.sleep(0.001)
+    assert "the spool cannot be written" in caplog.text
+
+
+@pytest.mark.slow
+async def test_whichever_call_of_the_spool_fails_the_judge_sees_every_row(
+    tmp_path, monkeypatch
+) -> None:
+    """And of what was acknowledged nothing is missing in the store."""
+    monkeypatch.setattr(
+        "gateway.runtime.core.spool_options",
+        lambda _config: SpoolOptions(retry_first_s=0.005, retry_max_s=0.01),
+    )
+    for n in range(1, 120, 17):
+        folder, seen, count, started = tmp_path / str(n), [], itertools.count(1), asyncio.Event()
+
+        def refuse(_what, _path, count=count, n=n, started=started) -> int:
+            return errno.EIO if started.is_set() and n <= next(count) < n + 9 else 0
+
+        with recording(folder / "data" / "spool", refuse=refuse):
+            async with open_core(site(folder), PLUGINS) as core:
+                evaluate = core.judge.rules.evaluate
+
+                def watching(rows, now_ns, evaluate=evaluate, seen=seen):
+                    seen += rows.value.tolist()
+                    return evaluate(rows, now_ns)
+
+                core.judge.rules.evaluate = watching
+                core.judge.checkpoint_interval_s = 0.05
+                core.start()
+                started.set()
+                for step in range(20):
+                    await until_durable(core, batch([0.01 * step]))
+                assert await core.settle(timeout_s=20), n
+                assert set(seen) >= {0.01 * step for step in range(20)}, n
+                assert await core.stored_count() == 20, n
+
+
+async def until_durable(core, rows: Batch) -> None:
+    """As a device does it: until it is acknowledged."""
+    while True:
+        try:
+            await core.intake.emit(rows)
+        except StorageFault:
+            await asyncio.sleep(0.001)
+        else:
+            return
 
 
 async def test_a_listener_that_fails_is_dropped_and_the_judge_goes_on(tmp_path, caplog) -> None:

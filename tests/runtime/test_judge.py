@@ -137,7 +137,7 @@ class House:
             self.judge.checkpoint = no_checkpoint
         task = asyncio.create_task(self.judge.run())
         async with asyncio.timeout(10):
-            while self.judge.cursor.position < self.spool.head:
+            while self.judge._done < self.spool.head:
                 await asyncio.sleep(0)
             for _ in range(3):  # derived rows come round, and a tick at the end
                 await asyncio.sleep(0.02)
@@ -384,6 +384,110 @@ async def test_a_read_slower_than_the_tick_goes_on_instead_of_beginning_again(tm
 
 
 # --------------------------------------------------------------------------- bad rows, full spool
+
+
+async def judging(house: House, until) -> None:
+    """Run the judge, again and again if it fails, until `until()`."""
+    async with asyncio.timeout(10):
+        while not until():
+            task = asyncio.create_task(house.judge.run())
+            while not until() and not task.done():
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_rows_the_disk_did_not_take_raise_their_alarm_and_repeats_raise_none(
+    tmp_path,
+) -> None:
+    async with House(tmp_path).open() as house:
+        append = house.spool.append
+
+        async def refuse(_batch):
+            raise StorageFault("EIO")
+
+        house.spool.append = refuse
+        for rows in ([("g1", 1.2, 1)], [("g1", 1.2, 5)]):
+            with pytest.raises(StorageFault):
+                await house.send(rows)
+        await judging(house, lambda: house.judge.from_memory_count == 2)
+        assert house.history() == ALARM
+        assert (house.judge.judged_count, house.judge._done) == (0, 0), "no offset was moved"
+        house.spool.append = append
+        for rows in ([("g1", 1.2, 1)], [("g1", 1.2, 5)]):
+            await house.send(rows)
+        await house.judge_all(save=True)
+        assert house.history() == ALARM
+        assert house.judge.judged_count == 2
+
+
+async def test_rows_held_in_memory_wait_for_what_the_spool_took_before_them(tmp_path) -> None:
+    async with House(tmp_path).open() as house:
+        seen, evaluate = [], house.judge.rules.evaluate
+
+        def watching(batch, now_ns):
+            seen.extend(batch.value.tolist())
+            return evaluate(batch, now_ns)
+
+        house.judge.rules.evaluate = watching
+        await house.send([("g2", 0.1, 1)])
+        house.intake.unsaved.put(
+            Batch.of([1], [0.2], START + 2 * SECOND, received_time_ns=START + 2 * SECOND)
+        )
+        await judging(house, lambda: house.judge.from_memory_count == 1)
+        assert seen == [0.1, 0.2]
+
+
+async def test_a_spool_that_cannot_be_read_does_not_stop_what_is_held_in_memory(
+    tmp_path, caplog
+) -> None:
+    async with House(tmp_path).open() as house:
+        read = house.judge.cursor.next
+
+        async def broken(_rows_max):
+            raise StorageFault("a bad sector")
+
+        house.judge.cursor.next = broken
+        await house.send([("g2", 0.5, 0)])
+        for second in (1, 5):
+            house.now_ns = times = START + second * SECOND
+            house.intake.unsaved.put(Batch.of([0], [1.2], times, received_time_ns=times))
+        await judging(house, lambda: house.judge.from_memory_count == 2)
+        assert house.history() == ALARM
+        assert house.status.state == "faulty"
+        house.judge.cursor.next = read
+        await judging(house, lambda: house.judge.judged_count == 1)
+    assert caplog.text.count("the spool cannot be read") == 1
+
+
+async def test_a_row_in_memory_that_cannot_be_judged_costs_itself_and_no_other(
+    tmp_path, caplog
+) -> None:
+    async with House(tmp_path).open() as house:
+        make = house.judge.make_rules
+
+        def cursed():
+            rules = make()
+            evaluate = rules.evaluate
+
+            def failing(batch, now_ns):
+                if (batch.value == 7.5).any():
+                    raise FloatingPointError("a bug for one value")
+                return evaluate(batch, now_ns)
+
+            rules.evaluate = failing
+            return rules
+
+        house.judge.make_rules = cursed
+        await house.judge.restore()
+        times = [START + second * SECOND for second in (0, 1, 2, 3)]
+        house.intake.unsaved.put(
+            Batch.of([1, 1, 1, 1], [0.5, 7.5, 0.5, 0.5], times, received_time_ns=times)
+        )
+        house.now_ns = times[-1]
+        await judging(house, lambda: house.judge.from_memory_count == 3)
+        assert house.table.of("judge")["not_judged.failed_alone"] == 1
+        assert "NOT JUDGED: one sample of g2 held in memory" in caplog.text
 
 
 async def test_a_row_that_cannot_be_judged_costs_itself_and_no_other(tmp_path, caplog) -> None:
