@@ -13,8 +13,8 @@ fault is over and appends are taken again. What the disk holds of the failed gro
 its row numbers are given to nobody else, and no row of it was acknowledged.
 
 Owns: the thread and the order of durable steps. Not here: waiting for room (spool.py), SQL
-(segment.py), kinds of failure and the pause (fault.py). Who runs it is a port (`Drive`): a thread of
-its own, or a simulation in its own time.
+(segment.py), kinds of failure and the pause (fault.py). Who runs it is a port (`Drive`): a thread
+of its own, or a simulation in its own time.
 """
 
 from __future__ import annotations
