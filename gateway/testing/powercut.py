@@ -7,9 +7,6 @@ page, grown without its content. Names that were made, changed or taken away sin
 was last synced may be there up to some moment: file systems write their metadata in order. That is
 POSIX with nothing assumed beyond ordered metadata; journalling file systems promise more.
 
-After a sync that failed the kernel may call pages clean that never arrived: of what was asked for
-until then each write is there or not, and no later sync of the file changes that.
-
 Not here: recording (tape.py), what must hold afterwards (the tests).
 """
 
@@ -34,17 +31,31 @@ class _File:
 
 
 class DiskModel:
-    """The notes of a tape, taken one by one."""
+    """The notes of a tape, taken one by one. `rng` decides what a failed sync leaves behind."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self._rng = rng or random.Random(0)  # noqa: S311  a test's own luck
         self._names: dict[str, _File | None] = {}  # as the program sees them; None: a directory
         self._safe_names: dict[str, _File | None] = {}
         self._asked_names: dict[str, list[Callable[[dict[str, _File | None]], None]]] = {}
 
+    def begin_with(self, directory: Path) -> None:
+        """Everything below `directory` is there, and safe."""
+        for path in sorted(directory.rglob("*")):
+            name = str(path.relative_to(directory))
+            file = None if path.is_dir() else _File(bytearray(path.read_bytes()))
+            self._names[name] = self._safe_names[name] = file
+
     def take(self, note: Note) -> None:
         """One note more has been done."""
         if note.kind == "mark":
+            return
+        if note.kind == "sync_failed":  # the pages are marked clean: no later sync writes them
+            file = self._file(note.path)
+            for each in file.asked:
+                for torn in _torn(each, self._rng):
+                    _apply(file.safe, torn)
+            file.asked.clear()
             return
         if note.kind in ("write", "truncate"):
             self._file(note.path).asked.append(note)
@@ -52,12 +63,6 @@ class DiskModel:
             file = self._file(note.path)
             for each in file.asked:
                 _apply(file.safe, each)
-            file.asked.clear()
-        elif note.kind == "sync_failed":
-            file = self._file(note.path)
-            for each in file.asked:
-                for torn in _torn(each, self._rng):
-                    _apply(file.safe, torn)
             file.asked.clear()
         elif note.kind == "sync_directory":
             for change in self._asked_names.pop(note.path, ()):
@@ -106,7 +111,7 @@ def _change(
         return _Put(note.path, None)
     if note.kind == "unlink":
         return _Drop(note.path)
-    file = names.get(note.path)
+    file = names.get(note.path) if note.path in names else _File()  # written past both doors
     if note.kind == "link":
         return _Put(note.data, file)
     assert note.kind == "rename", note.kind
@@ -190,7 +195,7 @@ def cuts(
     """`count` power cuts at random moments, in order: (notes done, directory, promises by name:
     the newest value of each mark)."""
     moments = sorted(rng.randrange(len(tape.notes) + 1) for _ in range(count))
-    model, promised, done = DiskModel(rng), dict[str, object](), 0
+    model, promised, done = DiskModel(), dict[str, object](), 0
     for number, moment in enumerate(moments):
         for note in tape.notes[done:moment]:
             model.take(note)

@@ -12,11 +12,10 @@ the calls of `os` that change a file or a name. What they do is done and noted; 
 Each note is one thing that would have to reach the disk:
 
     create p · write p at offset · truncate p to size · sync p · link a b · rename a b · unlink p ·
-    sync_directory d · mark (not a thing of the disk: what the program had promised by then) ·
-    sync_failed p (a sync that was refused: what of p is there nobody knows)
+    sync_directory d · mark (not a thing of the disk: what the program had promised by then)
+    sync_failed p · the disk said no: what had been asked for so far may be lost for good
 
-With `refuse` a call fails instead of being done: the disk that fails on order, below SQLite as well
-as below Python, so that the program meets the errors a kernel would give it.
+The same doors can refuse: `tape.refuse(kind, path)` is asked before each and may answer an errno.
 
 Surprising: SQLite syncs the directory of a new log by itself, below the methods watched here; the
 tape notes it where SQLite does it, at the first sync of a log or rollback journal it created.
@@ -30,6 +29,7 @@ import contextlib
 import ctypes
 import ctypes.util
 import errno
+import functools
 import os
 import sqlite3
 import threading
@@ -41,18 +41,6 @@ from unittest import mock
 _OPEN_CREATE = 0x4
 _OPEN_LOGS = 0x800 | 0x4000 | 0x80000  # main journal, super journal, write-ahead log
 _OK = 0
-_FULL, _CANNOT_OPEN = 13, 14
-# sqlite3.h, extended result codes of SQLITE_IOERR
-_IO_ERRORS = {
-    "write": 10 | 3 << 8,
-    "sync": 10 | 4 << 8,
-    "truncate": 10 | 6 << 8,
-    "unlink": 10 | 10 << 8,
-}
-
-Refuse = Callable[[str, str], int]
-"""Given what is about to be done (open, write, truncate, sync, unlink, rename, link, mkdir) and the
-name below the directory: 0 to let it be done, else the errno it fails with."""
 
 
 class Note(NamedTuple):
@@ -67,10 +55,10 @@ class Note(NamedTuple):
 class Tape:
     """Everything noted so far."""
 
-    def __init__(self, directory: Path, refuse: Refuse = lambda _what, _path: 0) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory.resolve()
-        self._refuse = refuse
         self.notes: list[Note] = []
+        self.refuse: Callable[[str, str], int] = lambda _kind, _path: 0
         self._lock = threading.Lock()
         self._prefix = str(self.directory) + os.sep
 
@@ -85,16 +73,20 @@ class Tape:
             with self._lock:
                 self.notes.append(Note(kind, inside, data, offset))
 
-    def refused(self, what: str, path: str) -> int:
-        """The errno with which this call fails; 0: it is done."""
-        inside = self.below(path)
-        code = 0 if inside is None else self._refuse(what, inside)
-        if code and what == "sync" and not Path(path).is_dir():
+    def ask(self, kind: str, path: str) -> int:
+        """An errno if the disk refuses to do this now, else 0."""
+        inside = self.below(path) if path else None
+        if inside is None:
+            return 0
+        code = self.refuse(kind, inside)
+        if code and kind == "sync" and not Path(path).is_dir():
             self.note("sync_failed", path)
         return code
 
     def below(self, path: str) -> str | None:
         """The name below the directory, or None for what lies elsewhere."""
+        if path.startswith(self._prefix):
+            return path[len(self._prefix) :]
         whole = str(Path(path).absolute())
         if whole + os.sep == self._prefix:
             return "."
@@ -102,19 +94,14 @@ class Tape:
 
 
 @contextlib.contextmanager
-def recording(
-    directory: Path,
-    *,
-    sqlite_syncs_directories: bool = True,
-    refuse: Refuse = lambda _what, _path: 0,
-) -> Iterator[Tape]:
+def recording(directory: Path, *, sqlite_syncs_directories: bool = True) -> Iterator[Tape]:
     """Note everything this process does below `directory`. One at a time.
 
     `sqlite_syncs_directories`: False leaves out the note of what SQLite does by itself for a new
     log, so that a program can show that it does not lean on it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tape = Tape(directory, refuse)
+    tape = Tape(directory)
     with _watched_sqlite(tape, syncs_directories=sqlite_syncs_directories), _watched_os(tape):
         yield tape
 
@@ -152,19 +139,10 @@ class _Watch:
         self._opened = opened
         self._real = real
 
-    def _may(self, what: str, path: Any) -> None:
-        """Raises the OSError with which the call fails, if it does."""
-        name = os.fsdecode(path)
-        code = self._tape.refused(what, name) if name else 0
-        if code:
-            raise OSError(code, os.strerror(code), name)
-
-    def _name(self, descriptor: int) -> str:
-        return self._opened.get(descriptor, ("", False))[0]
-
     def open(self, path: Any, flags: int, mode: int = 0o777, **rest: Any) -> int:
-        self._may("open", path)
         existed = os.path.exists(path)  # noqa: PTH110  a path of any type
+        if flags & os.O_CREAT and not existed:
+            self._ask("create", path)
         descriptor: int = self._real["open"](path, flags, mode, **rest)
         name = os.fsdecode(path)
         self._opened[descriptor] = (name, bool(flags & os.O_APPEND))
@@ -180,8 +158,8 @@ class _Watch:
 
     def write(self, descriptor: int, data: Any) -> int:
         name, appends = self._opened.get(descriptor, ("", False))
-        self._may("write", name)
         at = 0
+        self._ask("write", name)
         if name:
             at = os.fstat(descriptor).st_size if appends else os.lseek(descriptor, 0, os.SEEK_CUR)
         written: int = self._real["write"](descriptor, data)
@@ -190,33 +168,31 @@ class _Watch:
         return written
 
     def pwrite(self, descriptor: int, data: Any, offset: int) -> int:
-        self._may("write", self._name(descriptor))
+        self._ask("write", self._opened.get(descriptor, ("", False))[0])
         written: int = self._real["pwrite"](descriptor, data, offset)
         if descriptor in self._opened:
             self._tape.note("write", self._opened[descriptor][0], bytes(data)[:written], offset)
         return written
 
     def ftruncate(self, descriptor: int, size: int) -> None:
-        self._may("truncate", self._name(descriptor))
         self._real["ftruncate"](descriptor, size)
         if descriptor in self._opened:
             self._tape.note("truncate", self._opened[descriptor][0], b"", size)
 
     def truncate(self, path: Any, size: int) -> None:
-        self._may("truncate", path)
         self._real["truncate"](path, size)
         self._tape.note("truncate", os.fsdecode(path), b"", size)
 
     def posix_fallocate(self, descriptor: int, offset: int, size: int) -> None:
-        self._may("write", self._name(descriptor))
+        self._ask("write", self._opened.get(descriptor, ("", False))[0])
         self._real["posix_fallocate"](descriptor, offset, size)
         if descriptor in self._opened:
             whole = os.fstat(descriptor).st_size
             self._tape.note("truncate", self._opened[descriptor][0], b"", whole)
 
     def fsync(self, descriptor: int) -> None:
-        name = self._name(descriptor)
-        self._may("sync", name)
+        name = self._opened.get(descriptor, ("", False))[0]
+        self._ask("sync", name)
         self._real["fsync"](descriptor)
         if name:
             is_directory = os.path.isdir(name)  # noqa: PTH112
@@ -225,12 +201,12 @@ class _Watch:
     fdatasync = fsync
 
     def rename(self, source: Any, target: Any, **rest: Any) -> None:
-        self._may("rename", source)
+        self._ask("rename", source)
         self._real["rename"](source, target, **rest)
         self._note_rename(os.fsdecode(source), os.fsdecode(target))
 
     def replace(self, source: Any, target: Any, **rest: Any) -> None:
-        self._may("rename", source)
+        self._ask("rename", source)
         self._real["replace"](source, target, **rest)
         self._note_rename(os.fsdecode(source), os.fsdecode(target))
 
@@ -241,21 +217,26 @@ class _Watch:
                 self._opened[descriptor] = (target, appends)
 
     def link(self, source: Any, target: Any, **rest: Any) -> None:
-        self._may("link", target)
+        self._ask("link", source)
         self._real["link"](source, target, **rest)
         self._tape.note("link", os.fsdecode(source), self._tape.below(os.fsdecode(target)))
 
     def unlink(self, path: Any, **rest: Any) -> None:
-        self._may("unlink", path)
+        self._ask("unlink", path)
         self._real["unlink"](path, **rest)
         self._tape.note("unlink", os.fsdecode(path))
 
     remove = unlink
 
     def mkdir(self, path: Any, mode: int = 0o777, **rest: Any) -> None:
-        self._may("mkdir", path)
+        self._ask("create", path)
         self._real["mkdir"](path, mode, **rest)
         self._tape.note("mkdir", os.fsdecode(path))
+
+    def _ask(self, kind: str, path: Any) -> None:
+        code = self._tape.ask(kind, os.fsdecode(path))
+        if code:
+            raise OSError(code, os.strerror(code), os.fsdecode(path))
 
 
 # ---------------------------------------------------------------------- SQLite's door
@@ -306,12 +287,24 @@ class _Vfs(ctypes.Structure):
     ]
 
 
+# What SQLite's own VFS answers where the system says EIO, by what it was doing.
+_IO_ERROR = {"write": 778, "truncate": 1546, "sync": 1034, "create": 14, "unlink": 2570}
+_FULL = 13
+
+
+def _sqlite_code(kind: str, code: int) -> int:
+    if code == errno.ENOSPC and kind in ("write", "truncate"):
+        return _FULL
+    return _IO_ERROR[kind]
+
+
 class _Opened(NamedTuple):
     path: str
     own: Any  # SQLite's methods
     mine: _Methods  # kept alive
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     """The SQLite that Python's module uses."""
     name = ctypes.util.find_library("sqlite3")
@@ -338,10 +331,11 @@ def _watched_sqlite(tape: Tape, *, syncs_directories: bool) -> Iterator[None]:
     finally:
         library.sqlite3_vfs_unregister(ctypes.byref(shim.vfs))
         library.sqlite3_vfs_register(real, 1)
-        _KEPT.append(shim)  # a connection closed later still calls it
+        _KEPT[:] = [kept for kept in (*_KEPT, shim) if kept.has_open]
 
 
 _KEPT: list[_Shim] = []
+"""A connection that is closed later still calls them."""
 
 
 class _Shim:
@@ -362,12 +356,16 @@ class _Shim:
         self._close, self._write = _CLOSE(self._on_close), _WRITE(self._on_write)
         self._truncate, self._sync = _TRUNCATE(self._on_truncate), _SYNC(self._on_sync)
 
+    @property
+    def has_open(self) -> bool:
+        return bool(self._files)
+
     def _open(self, vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:
         path = ctypes.string_at(name).decode() if name else ""
         existed = bool(path) and Path(path).exists()
-        if path and self._tape.refused("open", path):
-            _File.from_address(file).methods = None  # nothing to close
-            return _CANNOT_OPEN
+        if flags & _OPEN_CREATE and not existed and (refused := self._tape.ask("create", path)):
+            _File.from_address(file).methods = None  # SQLite would else call its `close`
+            return _sqlite_code("create", refused)
         code = int(self._real.open(vfs, name, file, flags, out))
         if code != _OK or not path or self._tape.below(path) is None:
             return code
@@ -385,17 +383,10 @@ class _Shim:
         head.methods = ctypes.pointer(mine)
         return code
 
-    def _error(self, what: str, path: str) -> int:
-        """SQLite's code for the errno of a call that fails; 0: it is done."""
-        code = self._tape.refused(what, path)
-        if not code:
-            return _OK
-        return _FULL if code == errno.ENOSPC and what == "write" else _IO_ERRORS[what]
-
     def _delete(self, vfs: int, name: int, sync: int) -> int:
         path = ctypes.string_at(name).decode()
-        if code := self._error("unlink", path):
-            return code
+        if refused := self._tape.ask("unlink", path):
+            return _sqlite_code("unlink", refused)
         code = int(self._real.delete(vfs, name, sync))
         if code == _OK:
             self._tape.note("unlink", path)
@@ -410,8 +401,8 @@ class _Shim:
 
     def _on_write(self, file: int, data: int, size: int, offset: int) -> int:
         opened = self._files[file]
-        if code := self._error("write", opened.path):
-            return code
+        if refused := self._tape.ask("write", opened.path):
+            return _sqlite_code("write", refused)
         code = int(opened.own.write(file, data, size, offset))
         if code == _OK:
             self._tape.note("write", opened.path, ctypes.string_at(data, size), offset)
@@ -419,8 +410,8 @@ class _Shim:
 
     def _on_truncate(self, file: int, size: int) -> int:
         opened = self._files[file]
-        if code := self._error("truncate", opened.path):
-            return code
+        if refused := self._tape.ask("truncate", opened.path):
+            return _sqlite_code("truncate", refused)
         code = int(opened.own.truncate(file, size))
         if code == _OK:
             self._tape.note("truncate", opened.path, b"", size)
@@ -428,8 +419,8 @@ class _Shim:
 
     def _on_sync(self, file: int, flags: int) -> int:
         opened = self._files[file]
-        if code := self._error("sync", opened.path):
-            return code
+        if refused := self._tape.ask("sync", opened.path):
+            return _sqlite_code("sync", refused)
         code = int(opened.own.sync(file, flags))
         if code == _OK:
             self._tape.note("sync", opened.path)

@@ -186,7 +186,8 @@ async def test_whichever_call_of_the_spool_fails_the_judge_sees_every_row(
         def refuse(_what, _path, count=count, n=n, started=started) -> int:
             return errno.EIO if started.is_set() and n <= next(count) < n + 9 else 0
 
-        with recording(folder / "data" / "spool", refuse=refuse):
+        with recording(folder / "data" / "spool") as tape:
+            tape.refuse = refuse
             async with open_core(site(folder), PLUGINS) as core:
                 evaluate = core.judge.rules.evaluate
 
