@@ -154,6 +154,7 @@ class _Reading:
             site=document.site,
             spool=document.spool,
             judging=document.judging,
+            delivery=document.delivery,
             alarms=document.alarms,
             alarm_groups=document.alarm_group,
             escalations=document.escalation,

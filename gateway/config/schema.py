@@ -92,6 +92,16 @@ class SpoolSection(Frozen):
     tail_rows_max: int = Field(default=200_000, ge=1)
 
 
+class DeliverySection(Frozen):
+    """How sample sinks are fed (decision 0018). The numbers are engineering: a sink that is less
+    than a few seconds behind is not worth two lanes, and 10 000 rows take a healthy store well
+    under a second."""
+
+    live_first_after_rows: int = Field(default=100_000, ge=1)  # so far behind: live rows go first
+    backlog_share: float = Field(default=0.5, ge=0.05, le=0.9)  # of the write time, live waiting
+    write_timeout_s: float = Field(default=60.0, gt=0, le=3600)  # then the sink counts as away
+
+
 class JudgingSection(Frozen):
     """How rules treat time."""
 
@@ -304,6 +314,7 @@ class Document(Frozen):
     site: SiteSection
     spool: SpoolSection = SpoolSection()
     judging: JudgingSection = JudgingSection()
+    delivery: DeliverySection = DeliverySection()
     alarms: AlarmsSection = AlarmsSection()
     alarm_group: tuple[AlarmGroupSection, ...] = ()
     escalation: tuple[EscalationSection, ...] = ()
@@ -335,6 +346,7 @@ class SiteConfig(Frozen):
     site: SiteSection
     spool: SpoolSection
     judging: JudgingSection
+    delivery: DeliverySection = DeliverySection()
     alarms: AlarmsSection = AlarmsSection()
     alarm_groups: tuple[AlarmGroupSection, ...] = ()
     escalations: tuple[EscalationSection, ...] = ()

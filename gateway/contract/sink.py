@@ -5,7 +5,9 @@ rejected, so a sink may be slow, down or restarted without anything being lost a
 else noticing. Retry and back-off are the runtime's: a sink raises Unavailable (try the same again)
 or Refused (it never will; the runtime bisects until the poison rows stand alone).
 
-**Writes are idempotent.** After a crash the last batch comes again, byte for byte.
+**Writes are idempotent.** After a crash the last batch comes again, byte for byte, and perhaps some
+before it. Rows of one point come in the order they were received, but after an outage in two lanes:
+live rows first and the backlog, which is older, between them (decision 0018).
 """
 
 from __future__ import annotations
@@ -69,10 +71,12 @@ class SampleSink(Protocol):
         """Connect or create. Raises Unavailable, Refused or ConfigError."""
         ...
 
-    async def write(self, batch: Batch, offset: int) -> WriteResult:
+    async def write(self, batch: Batch, offset: int, *, ahead: bool = False) -> WriteResult:
         """Write `batch`, which ends at spool offset `offset`.
 
         On return every row is on the far side's stable storage, as far as the far side can say.
+        `ahead`: rows from before this batch are still to come (live rows go first after an outage).
+        An empty batch says that nothing from before `offset` is still to come.
         """
         ...
 

@@ -28,15 +28,17 @@ from gateway.model.errors import StorageFault
 from gateway.model.point import PointTable
 from gateway.runtime.clock import NowNs, now_ns
 from gateway.runtime.counters import CounterTable, StatusCell
-from gateway.runtime.deliver import AlarmDelivery, SampleDelivery, SetAside
+from gateway.runtime.deliver import SampleDelivery, SetAside
 from gateway.runtime.intake import Intake
 from gateway.runtime.judge import Judge
+from gateway.runtime.lanes import Lanes
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.live import LiveTable
 from gateway.runtime.notary import Notary
 from gateway.runtime.plugins import Plugins
 from gateway.runtime.siterules import SiteRules, book_config, site_rules
 from gateway.runtime.supervisor import Backoff, Supervisor
+from gateway.runtime.telling import AlarmDelivery
 from gateway.spool import Spool, SpoolOptions
 from gateway.spool.registry import Registry
 
@@ -391,7 +393,7 @@ def _assemble(  # noqa: PLR0917  each a thing of its own
     judge.on_unrecorded = core.on_unrecorded
     for sink in config.sinks:
         _add_sink(core, sink)
-    wanted = {JUDGE_CURSOR, *(delivery.cursor.name for delivery in core.deliveries.values())}
+    wanted = {JUDGE_CURSOR}.union(*(each.lanes.names for each in core.deliveries.values()))
     for name in spool.cursor_names():
         if name not in wanted:  # of a sink that is gone: it would hold its rows for ever
             depth = spool.stats().depth.get(name, 0)
@@ -444,12 +446,13 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
         if sink is not None:
             core.deliveries[config.name] = SampleDelivery(
                 name=config.name,
-                cursor=core.spool.cursor(f"sink.{config.name}"),
+                lanes=Lanes(core.spool, f"sink.{config.name}"),
                 sink=sink,
                 set_aside=SetAside(context.state_dir / "rejected.jsonl", core.points, counters),
                 counters=counters,
                 status=status,
                 backoff=backoff,
+                limits=core.config.delivery,
             )
     if kind.build_alarms is not None:
         core.tellers[config.name] = AlarmDelivery(

@@ -1,48 +1,44 @@
-"""The consumers that tell others: samples from the spool to stores, events from the journal to
-alarm sinks. One task, one cursor and one connection each, so that none can delay another.
+"""The consumers that store: samples from the spool to the sample sinks. One task and one connection
+for each sink, so that none can delay another.
 
-A cursor is committed only after every row was accepted or rejected. `Unavailable` means the same
-rows again after back-off; `Refused` means that some row is poison: the batch is halved until the
-poison stands alone, which is set aside with its reason while its neighbours go on.
+Nothing is committed before every row was accepted or rejected. `Unavailable` means the same rows
+again after back-off; `Refused` means that some row is poison: the batch is halved until the poison
+stands alone, which is set aside with its reason while its neighbours go on. p poison rows among n
+cost about 2 p log2(n / p) further writes, 2 n - 1 at the very most.
 
-Alarm events are told in the order of the journal, except where a sink is behind: then everything
-about alarms that have an event of priority 1 waiting goes first. The order of one alarm's events is
-never changed.
+A sink that is far behind gets live rows first and its backlog behind them (lanes.py). A write that
+does not return is cut after a while and tried again in halves: one that is only slow gets through.
+
+Not here: alarms (telling.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from gateway.alarms.journal import Journal, JournalCursor
-from gateway.contract.adapter import Counters, LinkStatus
-from gateway.contract.sink import AlarmSink, SampleSink
-from gateway.model.alarm import Alarm, AlarmEvent
+from gateway.config.schema import DeliverySection
+from gateway.contract.adapter import Counters
+from gateway.contract.sink import SampleSink, WriteResult
 from gateway.model.batch import COLUMNS, Batch
 from gateway.model.errors import Refused, Unavailable
 from gateway.model.point import PointTable
-from gateway.model.rule import Priority
-from gateway.runtime.clock import NowNs
 from gateway.runtime.counters import StatusCell
-from gateway.runtime.latency import LatencyMeter
+from gateway.runtime.lanes import Lanes, Portion, Turns
 from gateway.runtime.supervisor import Backoff
-from gateway.runtime.threads import to_the_end
 from gateway.spool import Cursor
 
 log = logging.getLogger(__name__)
 
 WRITE_ROWS_MAX = 10_000
 _SET_ASIDE_BYTES_MAX = 64 << 20  # beyond it rejected rows are counted and logged, no longer kept
-_EVENTS_MAX = 500  # about a tenth of a second of telling: a heartbeat is never far
-_AHEAD_MAX = 20_000  # gseqs told before their turn; beyond it the journal's order is kept
-HEARTBEAT_INTERVAL_S = 5.0
+_OPEN_TIMEOUTS = 10  # a store may read itself whole when it is opened: so many write time-outs
+_CLOSE_TIMEOUT_S = 8.0  # shorter than what stopping waits for a task; engineering
 
 
 class SetAside:
@@ -73,25 +69,40 @@ class SampleDelivery:
     """Feeds one sample sink."""
 
     name: str
-    cursor: Cursor
+    lanes: Lanes
     sink: SampleSink
     set_aside: SetAside
     counters: Counters
     status: StatusCell
     backoff: Backoff
+    limits: DeliverySection = field(default_factory=DeliverySection)
     linger_s: float = 0.5  # how long to wait for a fuller batch; a store likes few large writes
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    monotonic_s: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     stored_count: int = field(default=0, init=False)
     duplicate_count: int = field(default=0, init=False)
     rejected_count: int = field(default=0, init=False)
     dropped_count: int = field(default=0, init=False)
+    turns: Turns = field(init=False)
     _forget_to: int = field(default=0, init=False)
+    _is_up: bool = field(default=False, init=False)  # the last write was answered
+    _away_since: int | None = field(default=None, init=False)  # where the head was then
+    _live_at_s: float = field(default=0.0, init=False)  # when live rows were written last
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(self.limits.backlog_share)
+        self._away_since = self._lane.committed  # what an earlier process left behind counts
+
+    @property
+    def cursor(self) -> Cursor:
+        """The one that everything before is done at."""
+        return self.lanes.main
 
     @property
     def behind(self) -> int:
         """Durable rows not committed yet."""
-        return self.cursor.depth + self.cursor.position - self.cursor.committed
+        return self.lanes.behind
 
     def forget(self, offset: int) -> None:
         """Give up the rows before `offset`: the spool's budget is spent on what this sink is
@@ -99,186 +110,217 @@ class SampleDelivery:
         self._forget_to = max(self._forget_to, offset)
 
     async def _drop_forgotten(self) -> None:
-        position, target = self.cursor.committed, self._forget_to
-        if position >= target:
+        if self.cursor.committed >= self._forget_to:
             return
-        self.counters.count("dropped", target - position, reason="spool_budget")
-        self.dropped_count += target - position
-        log.error("%s: %d samples dropped, the spool is full", self.name, target - position)
-        await self.cursor.seek(max(target, self.cursor.position))
-        await self.cursor.commit(target)
+        dropped = await self.lanes.give_up(self._forget_to)
+        self.counters.count("dropped", dropped, reason="spool_budget")
+        self.dropped_count += dropped
+        log.error("%s: %d samples dropped, the spool is full", self.name, dropped)
+
+    # --- life
 
     async def run(self) -> None:
         """Serve until cancelled. Raises what the supervisor must decide on."""
         self.status("connecting")
+        self._goes_away()
         await self._drop_forgotten()
-        await self.sink.open()
-        self._say_connected()
         try:
+            await self._open()
+            self._say_connected()
             while True:
                 await self._drop_forgotten()
-                batch, end = await self._gather()
-                await self._write(batch, end)
-                if self._forget_to < end:
-                    await self.cursor.commit(end)
+                await self._look_at_lanes()
+                portion = await self._choose()
+                if portion is not None:
+                    await self._serve(portion)
         finally:
-            self.cursor.rewind()
-            await self.sink.close()
+            self.lanes.rewind()
+            await self._close()
+
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUTS * self.limits.write_timeout_s):
+                await self.sink.open()
+        except TimeoutError as error:
+            raise Unavailable(f"the store does not open: {error}") from error
+
+    async def _close(self) -> None:
+        """Within reason: a store that hangs must not keep the others from stopping."""
+        closing = asyncio.ensure_future(self.sink.close())
+        await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
+        if closing.done():
+            closing.result()
+            return
+        closing.cancel()
+        self.counters.count("abandoned", reason="close")
+        log.error("%s: the store does not close within %.0f s", self.name, _CLOSE_TIMEOUT_S)
 
     def _say_connected(self) -> None:
         """Unless the sink has said something worse of itself (a store set aside as damaged)."""
-        if self.status.state in {"connecting", "waiting"}:
-            self.status("connected")
+        if self.status.state not in {"connecting", "waiting", "connected"}:
+            return
+        self.status("connected", self._progress() if self.lanes.is_split else "")
 
-    async def _gather(self) -> tuple[Batch, int]:
+    def _progress(self) -> str:
+        share, rows_per_s = self.turns.measured()
+        return (
+            f"live first; backlog {self.lanes.backlog} rows, {rows_per_s:.0f} rows/s, "
+            f"{100 * share:.0f} % of the write time"
+        )
+
+    # --- lanes
+
+    async def _look_at_lanes(self) -> None:
+        """Join what is drained; begin a live lane once a store that is far behind answers."""
+        lanes = self.lanes
+        if lanes.is_drained:
+            await self._join()
+        if not self._is_up:
+            return
+        missed = lanes.behind
+        if lanes.is_split:  # again only after an outage, not because the store is slow
+            missed = 0 if self._away_since is None else self._head - self._away_since
+        self._away_since = None
+        if missed > self.limits.live_first_after_rows:
+            self.turns.reset()
+            await lanes.begin()
+            self.counters.count("live_first")
+            log.warning("%s: %d rows behind; live rows go first", self.name, lanes.backlog)
+
+    def _goes_away(self) -> None:
+        self._is_up = False
+        if self._away_since is None:
+            self._away_since = self._head
+
+    @property
+    def _lane(self) -> Cursor:
+        """The one that newest rows come in by."""
+        return self.lanes.live or self.lanes.main
+
+    @property
+    def _head(self) -> int:
+        return self._lane.position + self._lane.depth
+
+    async def _join(self) -> None:
+        """One lane again. The sink is told that nothing older comes, so that it takes what the
+        live lane wrote for no gap."""
+        live = self.lanes.live
+        if live is not None:
+            with contextlib.suppress(Unavailable):  # at worst it counts rows missing that it has
+                await self._bounded(Portion(Batch.empty(), live.committed))
+        await self.lanes.join()
+        self._say_connected()
+        log.info("%s: the backlog is stored", self.name)
+
+    async def _choose(self) -> Portion | None:
+        """The rows to write next. None: a lane ended, look again."""
+        lanes = self.lanes
+        if not lanes.is_split:
+            return await self._gather()
+        if not self.turns.is_backlogs(live_waits=self._live_waits()):
+            return await lanes.read(WRITE_ROWS_MAX, ahead=True)
+        portion = await lanes.read(WRITE_ROWS_MAX, ahead=False)
+        if portion is None:
+            await lanes.skip_lost()
+        return portion
+
+    def _live_waits(self) -> bool:
+        """Whether the live lane has a full batch, or has had rows for `linger_s`."""
+        live = self.lanes.live
+        if live is None or not live.depth:
+            return False
+        is_due = self.monotonic_s() - self._live_at_s >= self.linger_s
+        return is_due or live.depth >= WRITE_ROWS_MAX
+
+    async def _gather(self) -> Portion:
         """The next rows: at once when there are many, after `linger_s` when there are few."""
-        chunk = await self.cursor.next(WRITE_ROWS_MAX)
-        if len(chunk.batch) >= WRITE_ROWS_MAX:
-            return chunk.batch, chunk.end
+        portion = await self.lanes.next(WRITE_ROWS_MAX)
+        if len(portion.batch) >= WRITE_ROWS_MAX:
+            return portion
         await self.sleep(self.linger_s)
-        parts, end, rows = [chunk.batch], chunk.end, len(chunk.batch)
-        while rows < WRITE_ROWS_MAX:
-            more = await to_the_end(self.cursor.read, WRITE_ROWS_MAX - rows)
-            if more is None:
-                break
-            if more.start != end:  # rows between are lost: an offset must not reach across
-                self.cursor.position = end
-                break
-            parts.append(more.batch)
-            end, rows = more.end, rows + len(more.batch)
-        return Batch.concat(parts), end
+        return await self.lanes.more(portion, WRITE_ROWS_MAX)
 
-    async def _write(self, batch: Batch, end: int) -> None:
+    async def _serve(self, portion: Portion) -> None:
+        is_split, live_waited = self.lanes.is_split, self._live_waits()
+        began_s = self.monotonic_s()
+        await self._write(portion)
+        if self._forget_to >= portion.end:
+            return  # given up meanwhile; `_drop_forgotten` counts them
+        await self.lanes.commit(portion)
+        if not is_split:
+            return
+        now_s, rows = self.monotonic_s(), len(portion.batch)
+        self.counters.count("written", rows, reason="live" if portion.ahead else "backlog")
+        self.turns.took(now_s, now_s - began_s, rows, ahead=portion.ahead, live_waited=live_waited)
+        if portion.ahead:
+            self._live_at_s = now_s
+        self._say_connected()
+
+    # --- writing
+
+    async def _write(self, portion: Portion) -> None:
         """Until every row is accepted or rejected; Unavailable is waited out here, so that the rows
         in hand are not read again."""
         while True:
             try:
-                result = await self.sink.write(batch, end)
+                result = await self._bounded(portion)
             except Unavailable as error:
-                delay_s = self.backoff.next_s(error.retry_after_s)
-                self.counters.count("retried")
-                self.status("waiting", f"{error}; next try in {delay_s:.1f} s")
-                await self.sleep(delay_s)
-                if self._forget_to >= end:
-                    return  # given up meanwhile; `_drop_forgotten` counts them
+                await self._wait(error)
+                if self._forget_to >= portion.end:
+                    return
+                if isinstance(error, _TooSlow) and len(portion.batch) > 1:
+                    await self._halves(portion)
+                    return
                 continue
             except Refused as error:
-                await self._bisect(batch, end, error)
+                if len(portion.batch) > 1:
+                    await self._halves(portion)
+                else:
+                    self.rejected_count += 1
+                    self.set_aside.put(portion.batch, [0], [str(error)])
                 return
             self.backoff.reset()
+            self._is_up = True
             self._say_connected()
-            self.stored_count += result.accepted
-            self.duplicate_count += result.duplicate
-            if len(result.rejected):
-                self.rejected_count += len(result.rejected)
-                self.set_aside.put(batch, result.rejected.tolist(), result.reasons)
+            self._count(portion, result)
             return
 
-    async def _bisect(self, batch: Batch, end: int, error: Refused) -> None:
-        if len(batch) == 1:
-            self.rejected_count += 1
-            self.set_aside.put(batch, [0], [str(error)])
-            return
-        half = len(batch) // 2
-        await self._write(batch.take(slice(0, half)), end - (len(batch) - half))
-        await self._write(batch.take(slice(half, None)), end)
-
-
-@dataclass
-class AlarmDelivery:
-    """Feeds one alarm sink."""
-
-    name: str
-    journal: Journal
-    cursor: JournalCursor
-    sink: AlarmSink
-    standing: Callable[[], Sequence[Alarm]]
-    heartbeat: Callable[[], dict[str, Any]]
-    latency: LatencyMeter
-    counters: Counters
-    status: LinkStatus
-    now_ns: NowNs
-    told_count: int = field(default=0, init=False)
-    _ahead: set[int] = field(default_factory=set, init=False)  # told, and not committed yet
-    _scan_at: int | None = field(default=None, init=False)  # how far the urgent ones are told
-    _scan_to: int = field(default=0, init=False)  # the head when looking for them began
-    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-
-    def wake(self) -> None:
-        """The journal has grown."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Serve until cancelled. After every (re)connection the standing state is told again: the
-        broker may have lost it."""
-        self.status("connecting")
-        await self.sink.open()
+    async def _bounded(self, portion: Portion) -> WriteResult:
+        """One write. Raises Unavailable when it does not return: the store may still have it."""
+        limit = asyncio.timeout(self.limits.write_timeout_s)
         try:
-            await self.sink.snapshot(self.standing())
-            self.status("connected")
-            next_beat_s = 0.0
-            loop = asyncio.get_running_loop()
-            while True:
-                told_some = await self._tell()
-                if loop.time() >= next_beat_s:  # in the middle of a flood too
-                    await self.sink.heartbeat(self.heartbeat())
-                    next_beat_s = loop.time() + HEARTBEAT_INTERVAL_S
-                if not told_some:
-                    await self._wait(next_beat_s - loop.time())
-        finally:
-            await self.sink.close()
+            async with limit:
+                if portion.ahead:
+                    return await self.sink.write(portion.batch, portion.end, ahead=True)
+                return await self.sink.write(portion.batch, portion.end)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise Unavailable(f"timed out: {error}") from error
+            self.counters.count("abandoned", reason="write")
+            raise _TooSlow(
+                f"a write did not return within {self.limits.write_timeout_s:g} s"
+            ) from None
 
-    async def _tell(self) -> bool:
-        """One chunk of events, if there are any."""
-        self._wake.clear()
-        urgent = await self._urgent()
-        if urgent:
-            await self._write(urgent)
-            self._ahead.update(event.alarm.gseq for event in urgent)
-            return True
-        events = await to_the_end(self.cursor.read, _EVENTS_MAX)
-        if not events:
-            return False
-        await self._write([event for event in events if event.alarm.gseq not in self._ahead])
-        await to_the_end(self.cursor.commit, events[-1].alarm.gseq)
-        self._ahead = {gseq for gseq in self._ahead if gseq > self.cursor.gseq}
-        return True
+    async def _wait(self, error: Unavailable) -> None:
+        self._goes_away()
+        delay_s = self.backoff.next_s(error.retry_after_s)
+        self.counters.count("retried")
+        self.status("waiting", f"{error}; next try in {delay_s:.1f} s")
+        await self.sleep(delay_s)
 
-    async def _write(self, events: Sequence[AlarmEvent]) -> None:
-        if not events:
-            return
-        await self.sink.write(events)
-        told_ns = self.now_ns()
-        for event in events:
-            self.latency.stop(event.alarm.gseq, told_ns)
-        self.told_count += len(events)
+    async def _halves(self, portion: Portion) -> None:
+        batch, half = portion.batch, len(portion.batch) // 2
+        behind = len(batch) - half
+        await self._write(Portion(batch.take(slice(0, half)), portion.end - behind, portion.ahead))
+        await self._write(Portion(batch.take(slice(half, None)), portion.end, portion.ahead))
 
-    async def _urgent(self) -> list[AlarmEvent]:
-        """Of a backlog, the next events of alarms that have one of priority 1 waiting. Looked for
-        from the cursor on: an earlier, less urgent event of the same alarm goes before it."""
-        head, start = self.journal.head, self.cursor.gseq
-        if head - start <= _EVENTS_MAX or len(self._ahead) >= _AHEAD_MAX:
-            return []
-        if self._scan_at is None:
-            since, self._scan_to = max(self._scan_to, start), head
-            if not await to_the_end(self.journal.read_urgent, since, Priority.CRITICAL, 1):
-                return []
-            self._scan_at = start
-        found: list[AlarmEvent] = []
-        while not found:
-            after = max(self._scan_at, start)
-            read = partial(self.journal.read_urgent, until_gseq=self._scan_to)
-            page = await to_the_end(read, after, Priority.CRITICAL, _EVENTS_MAX)
-            if not page:
-                self._scan_at = None
-                return []
-            self._scan_at = page[-1].alarm.gseq
-            found = [event for event in page if event.alarm.gseq not in self._ahead]
-        return found
+    def _count(self, portion: Portion, result: WriteResult) -> None:
+        self.stored_count += result.accepted
+        self.duplicate_count += result.duplicate
+        if len(result.rejected):
+            self.rejected_count += len(result.rejected)
+            self.set_aside.put(portion.batch, result.rejected.tolist(), result.reasons)
 
-    async def _wait(self, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, timeout_s)):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+
+class _TooSlow(Unavailable):
+    """A write was cut. Fewer rows at a time may get through."""

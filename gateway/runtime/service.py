@@ -9,6 +9,7 @@ import random
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from gateway.runtime.web import WebProcess
 log = logging.getLogger(__name__)
 
 SOCKET_PATH_MAX = 104
+# What libraries connect and look names up with; made as they are needed. Python's own few (six on
+# two cores) are all taken when as many brokers are behind a firewall that swallows everything, and
+# the spool reads its backlog with them.
+_THREADS_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def run_service(path: Path) -> int:
 async def _run(config: SiteConfig, plugins: Plugins) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="pool"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serve(config, plugins) as service:

@@ -37,10 +37,11 @@ class Backoff:
     _tries: int = field(default=0, init=False)
 
     def next_s(self, asked_s: float | None = None) -> float:
-        """The next delay; at least what the other side asked for."""
+        """The next delay: anything up to the ceiling, so that a hundred gateways that lost one
+        server do not come back in one second, and all of it after what the other side asked for."""
         ceiling = min(self.max_s, self.first_s * 2**self._tries)
         self._tries = min(self._tries + 1, 16)
-        return max(asked_s or 0.0, self.rng.uniform(ceiling / 2, ceiling))
+        return (asked_s or 0.0) + self.rng.uniform(0.0, ceiling)
 
     def reset(self) -> None:
         self._tries = 0

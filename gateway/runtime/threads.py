@@ -3,6 +3,10 @@
 A cancelled task leaves its thread running. What the thread works on, an SQLite connection say, may
 be closed in the meantime, and that is a crash of the whole process. So a cancelled caller waits for
 its thread first; the calls made through here are short.
+
+The threads are the house's own. The loop's default ones are used by libraries for what may take
+seconds (looking up a name, connecting to a broker behind a firewall that swallows everything), and
+a handful of those would keep the alarm journal waiting.
 """
 
 from __future__ import annotations
@@ -10,14 +14,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
 
+_OURS = ThreadPoolExecutor(8, thread_name_prefix="house")  # more than there are callers at a time
+
 
 async def to_the_end(call: Callable[..., T], *arguments: object) -> T:
     """The call's result or exception; CancelledError only after the call has ended."""
-    task = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    task = asyncio.get_running_loop().run_in_executor(_OURS, partial(call, *arguments))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

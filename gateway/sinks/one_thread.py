@@ -1,11 +1,19 @@
-"""One thread for blocking calls, with a short queue. What stores use to stay out of the loop."""
+"""One thread for blocking calls, with a short queue. What stores use to stay out of the loop.
+
+The thread is a daemon, and waiting for it takes no other thread: a call that never returns (a disk
+that hangs in the kernel, a library that waits for ever) costs this store and nobody else. It keeps
+neither the process from ending nor the threads that the alarm journal uses.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from gateway.model.errors import Unavailable
 
@@ -20,7 +28,10 @@ class OneThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._ended: Future[None] = Future()
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._waiting = 0
 
     async def run(self, call: Callable[[], T], *, on_cancel: Callable[[], None] | None = None) -> T:
@@ -30,13 +41,16 @@ class OneThread:
         """
         if self._waiting >= WAITING_MAX:
             raise Unavailable(f"{self._name}: {self._waiting} calls are waiting")
+        if self._closed:
+            raise Unavailable(f"{self._name} is closed")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
         loop = asyncio.get_running_loop()
-        try:
-            future = self._executor.submit(call)
-        except RuntimeError as error:  # shut down
-            raise Unavailable(f"{self._name} is closed") from error
+        future: Future[T] = Future()
         self._waiting += 1
         future.add_done_callback(lambda _: _soon(loop, self._done))
+        self._calls.put((future, call))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -45,8 +59,26 @@ class OneThread:
             raise
 
     async def end(self) -> None:
-        """Drop what waits, wait for what runs."""
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        """Drop what waits, wait for what runs. Cancelled, it has ended nothing but the queue."""
+        self._closed = True
+        with suppress(Empty):
+            while (entry := self._calls.get_nowait()) is not None:
+                entry[0].cancel()
+        self._calls.put(None)
+        if self._thread is not None:
+            await asyncio.shield(asyncio.wrap_future(self._ended))
+
+    def _serve(self) -> None:
+        while (entry := self._calls.get()) is not None:
+            future, call = entry
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001  whoever asked is told
+                future.set_exception(error)
+            del entry, future, call  # nothing of the last call is held while waiting for the next
+        self._ended.set_result(None)
 
     def _done(self) -> None:
         self._waiting -= 1
@@ -54,4 +86,5 @@ class OneThread:
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     if not loop.is_closed():
-        loop.call_soon_threadsafe(call)
+        with suppress(RuntimeError):  # closed between the question and the call
+            loop.call_soon_threadsafe(call)

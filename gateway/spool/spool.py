@@ -481,8 +481,8 @@ class Spool:
 
     # --- consumers
 
-    def cursor(self, name: str) -> Cursor:
-        """The consumer's cursor; a new consumer begins at the oldest row kept, durably.
+    def cursor(self, name: str, *, at: int | None = None) -> Cursor:
+        """The consumer's cursor; a new consumer begins, durably, at `at` or the oldest row kept.
 
         Raises StorageFault when that cannot be written.
         """
@@ -491,7 +491,7 @@ class Spool:
             self._check_usable()
             committed = self._positions.state.cursors.get(name)
             if committed is None:
-                committed = self.oldest
+                committed = self.oldest if at is None else at
                 self._set_cursor(name, committed)
             cursor = self._cursors[name] = Cursor(self, name, max(committed, self.oldest))
         return cursor

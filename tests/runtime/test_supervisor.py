@@ -62,7 +62,8 @@ async def test_unavailable_is_tried_again_with_growing_jittered_delays() -> None
     with pytest.raises(Stopped):
         await stage.run()
     ceilings = [1, 2, 4, 8, 8, 8]
-    assert all(c / 2 <= s <= c for s, c in zip(stage.slept, ceilings, strict=True))
+    assert all(0 <= s <= c for s, c in zip(stage.slept, ceilings, strict=True))
+    assert any(s < c / 2 for s, c in zip(stage.slept, ceilings, strict=True)), "full jitter"
     assert stage.counters.of("x") == {"restarted.unavailable": 6}
     assert stage.status.state == "waiting"
 
@@ -71,7 +72,7 @@ async def test_the_other_side_may_ask_for_a_longer_wait() -> None:
     stage = Stage([Unavailable("busy", retry_after_s=60)])
     with pytest.raises(Stopped):
         await stage.run()
-    assert stage.slept == [60]
+    assert 60 <= stage.slept[0] <= 61, "no sooner than asked, and not all at once"
 
 
 async def test_a_wrong_configuration_stops_this_component_loudly(caplog) -> None:

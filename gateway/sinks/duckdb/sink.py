@@ -65,14 +65,14 @@ class DuckdbSink:
             self._recent_rows = self._store.recent_rows_at_open
             self._history.attach(self._store)
 
-    async def write(self, batch: Batch, offset: int) -> WriteResult:
+    async def write(self, batch: Batch, offset: int, *, ahead: bool = False) -> WriteResult:
         """Store what is new. Raises Unavailable: nothing was stored, the next write opens anew."""
         await self.open()
         store = self._store
         assert store is not None, "open left no store"
         stored_offset = store.end_offset
         try:
-            written = await self._write_thread(lambda: store.write(batch, offset))
+            written = await self._write_thread(lambda: store.write(batch, offset, ahead=ahead))
         except Unavailable:
             await self._close_store()
             raise

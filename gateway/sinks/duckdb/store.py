@@ -129,18 +129,21 @@ class Store:
         """Another connection to the same file, for another thread."""
         return self._connection.cursor()
 
-    def write(self, batch: Batch, offset: int) -> Written:
-        """Store what is new of `batch`, which ends at `offset`, in one synced transaction.
+    def write(self, batch: Batch, offset: int, *, ahead: bool = False) -> Written:
+        """Store what is new of `batch`, which ends at `offset`, in one synced transaction. Rows
+        that run `ahead` leave the stored offset where those behind them are.
 
         Raises Unavailable: nothing of the batch is stored; the store should be opened anew.
         """
         self.newest = grown(self.newest, len(self._points))
-        gap = max(0, offset - len(batch) - self.end_offset)
+        follows = bool(len(batch)) and not ahead
+        gap = max(0, offset - len(batch) - self.end_offset) if follows else 0
         try:
             sifted = sift(batch, self.newest, self._lookup)
             new = batch if len(sifted.rows) == len(batch) else batch.take(sifted.rows)
             # new rows below the stored offset: the spool began again, and its count is followed
             end_offset = offset if len(new) else max(offset, self.end_offset)
+            end_offset = self.end_offset if ahead else end_offset
             self._commit(new, end_offset)
         except duckdb.Error as error:
             raise Unavailable(f"history store: {error}") from error

@@ -66,7 +66,13 @@ class InfluxdbSink:
             self._reader.attach(Server(self._config, self._context.now_ns))
             self._newest = None
 
-    async def write(self, batch: Batch, offset: int) -> WriteResult:  # noqa: ARG002 - not needed
+    async def write(
+        self,
+        batch: Batch,
+        offset: int,  # noqa: ARG002 - a row is known by what it is
+        *,
+        ahead: bool = False,  # noqa: ARG002
+    ) -> WriteResult:
         """Store what is new. Raises Unavailable: send the same again."""
         server, writer = self._server, self._writer
         if server is None or writer is None:

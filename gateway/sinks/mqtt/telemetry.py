@@ -44,7 +44,13 @@ class MqttTelemetrySink:
         await link.open()
         self._link = link
 
-    async def write(self, batch: Batch, offset: int) -> WriteResult:
+    async def write(
+        self,
+        batch: Batch,
+        offset: int,
+        *,
+        ahead: bool = False,  # noqa: ARG002  end_offset says it to whoever wants to know
+    ) -> WriteResult:
         """Raises Unavailable to get the same again."""
         if self._config.telemetry == "on":
             if self._link is None or self._link.lost.is_set():

@@ -251,3 +251,32 @@ async def test_the_latest_of_equal_times_is_the_last_received(tmp_path) -> None:
     assert found.point_index.tolist() == [1, 2]
     assert found.value.tolist() == [2.0, 9.0]
     await sink.close()
+
+
+async def test_rows_that_run_ahead_are_no_gap_and_leave_none_behind(tmp_path) -> None:
+    points = PointTable()
+    points.put(Point("p0"))
+    context = sink_context(tmp_path, points=points)
+    counts = context.counters.counts
+
+    def rows(start: int, end: int) -> Batch:
+        times = [NOON + n * S for n in range(start, end)]
+        return Batch.of([0] * len(times), range(start, end), times, received_time_ns=NOON)
+
+    for cuts in (
+        [(0, 10, False), (50, 60, True), (10, 20, False)],
+        [(60, 70, True), (20, 50, False), (70, 70, False), (70, 80, False)],
+        [(80, 90, False)],
+    ):
+        sink = KIND.build_samples(KIND.config(), context)  # as after a restart
+        await sink.open()
+        for start, end, ahead in cuts:
+            await sink.write(rows(start, end), end, ahead=ahead)
+            assert counts["missing:offset_gap"] == 0
+        await sink.close()
+    sink = KIND.build_samples(KIND.config(), context)
+    await sink.open()
+    assert await sink.history.count() == 90
+    await sink.write(rows(95, 96), 96)
+    assert counts["missing:offset_gap"] == 5
+    await sink.close()
