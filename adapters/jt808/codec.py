@@ -63,7 +63,7 @@ from .wire.messages import (
     TimeRequest,
     decode_message,
 )
-from .wire.subpackages import PackageLimits, Reassembler, Whole
+from .wire.subpackages import PackageBudget, PackageLimits, Reassembler, Whole
 
 
 def encode_message(message: Message, phone: str, serial: int, edition: int) -> bytes:
@@ -107,6 +107,7 @@ __all__ = [
     "LogOut",
     "Message",
     "Package",
+    "PackageBudget",
     "PackageLimits",
     "PlatformReply",
     "RawMessage",

@@ -57,18 +57,28 @@ class Jt808Config(_Frozen):
     utc_offset_h: float = Field(default=8.0, ge=-12, le=14)  # 808 says GMT+8; some clocks differ
 
     connections_max: int = Field(default=20_000, ge=1)
+    connections_per_address_max: int = Field(
+        default=10_000, ge=1
+    )  # carriers hide fleets behind one
+    strangers_max: int = Field(default=2_000, ge=1)  # connections that have not logged in
+    accepts_per_s_max: float = Field(default=200.0, ge=1)  # the others wait in the kernel
     vehicles_max: int = Field(default=20_000, ge=1)
+    registrations_per_s_max: float = Field(default=50.0, gt=0)  # of phones not seen before
+    registrations_per_connection_max: int = Field(default=10, ge=1)
     login_timeout_s: float = Field(default=60.0, gt=0)
     silence_timeout_s: float = Field(default=180.0, gt=0)  # three heartbeats
     auth_failures_max: int = Field(default=5, ge=1)
     frames_per_s_max: float = Field(default=100.0, gt=0)  # for each connection; then it waits
     bytes_per_s_max: float = Field(default=131_072.0, gt=0)
-    write_buffer_max: int = Field(default=65_536, ge=4096)  # bytes a terminal leaves unread
+    burst_s: float = Field(default=4.0, gt=0)  # so many seconds' worth at once, after a dead zone
+    write_buffer_max: int = Field(default=16_384, ge=4096)  # bytes a terminal leaves unread
 
     flush_interval_s: float = Field(default=0.005, ge=0, le=0.01)  # a reply waits this much longer
     pending_messages_max: int = Field(default=10_000, ge=1)  # not yet durable, all connections
 
     package_bytes_max: int = Field(default=8 * 1024 * 1024, ge=1024)
+    package_bytes_total_max: int = Field(default=64 * 1024 * 1024, ge=1024)  # all connections
+    package_parts_max: int = Field(default=8192, ge=1, le=65_535)  # of one message
     package_messages_max: int = Field(default=8, ge=1)  # unfinished ones, for each connection
     package_age_max_s: float = Field(default=60.0, gt=0)
     package_ask_after_s: float = Field(default=5.0, gt=0)

@@ -133,5 +133,8 @@ def _parse(data: bytes) -> tuple[dict[str, Record], int]:
             record = Record(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        records[record.phone] = record
+        if record.is_forgotten:
+            records.pop(record.phone, None)
+        else:
+            records[record.phone] = record
     return records, sum(1 for line in lines if line)

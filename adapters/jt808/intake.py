@@ -1,14 +1,15 @@
 """Making messages durable, many terminals at a time, and only then answering them.
 
-    connections --submit--> waiting --every few ms--> registrations to disk
+    connections --offer--> waiting --every few ms--> registrations to disk
                                                       declare vehicles and points (new ones)
                                                       await emit(one batch of all)   durable
                                                       session.release -> replies
 
 One `emit`, and so one group commit, serves every terminal that spoke within the flush interval or
 while the last commit ran. Surprising: when `emit` fails nothing is retried here; the connections
-concerned are closed unanswered, and their terminals repeat. Limit: `waiting_max` messages; beyond
-it `submit` waits, so reading stops and TCP holds the terminals back.
+concerned are closed unanswered, and their terminals repeat. Limit: `pending_messages_max` messages;
+at it `is_full` says so, the connections stop reading until `on_room`, and TCP holds the terminals
+back.
 
 Not here: sockets (client.py), what the samples are (mapping.py).
 """
@@ -108,6 +109,7 @@ class Intake:
         *,
         on_stored: Callable[[Sequence[Delivery]], None],
         on_failed: Callable[[Sequence[Delivery], str], None],
+        on_room: Callable[[], None],
     ) -> None:
         self._config = config
         self._house = house
@@ -115,18 +117,19 @@ class Intake:
         self._book = PointBook(config, house, roster)
         self._on_stored = on_stored
         self._on_failed = on_failed
+        self._on_room = on_room
         self._waiting: list[Delivery] = []
         self._work = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
 
-    async def submit(self, deliveries: Sequence[Delivery]) -> None:
-        """Queue them; waits while too much is waiting."""
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be offered: what is read beyond waits unread."""
+        return len(self._waiting) >= self._config.pending_messages_max
+
+    def offer(self, deliveries: Sequence[Delivery]) -> None:
+        """Queue them."""
         self._waiting += deliveries
         self._work.set()
-        if len(self._waiting) >= self._config.pending_messages_max:
-            self._room.clear()
-            await self._room.wait()
 
     async def run(self) -> None:
         """Commit what waits, for ever."""
@@ -137,8 +140,8 @@ class Intake:
             self._waiting = self._waiting[COMMIT_MESSAGES_MAX:]
             if not self._waiting:
                 self._work.clear()
-            if len(self._waiting) < self._config.pending_messages_max:
-                self._room.set()
+            if not self.is_full:
+                self._on_room()
             try:
                 await self._commit(deliveries)
             except (SpoolFull, StorageFault) as error:

@@ -9,16 +9,22 @@ registering again gets the same one: terminals that lost a reply ask again. Code
 constant time. Identity is the phone with leading zeros removed.
 
 Surprising: `recent` remembers which positions of a vehicle are already durable across connections,
-so that what a terminal repeats after reconnecting is stored once. Not here: the file that lets
-registrations survive a restart (files.py).
+so that what a terminal repeats after reconnecting is stored once.
+
+When `vehicles_max` is reached a registration whose code was never used makes room, the oldest
+first; one that was used never does. New phones are taken at a pace. So whoever registers phones by
+the thousand under `open` gets as far as the limit and turns out nobody that ever reported; only
+`known` keeps it from taking the free places. Not here: the file that lets registrations survive a
+restart (files.py).
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .admission import TokenBucket
 from .codec import EDITION_2013, GMT8_S, Registration
 
 REGISTERED, VEHICLE_TAKEN, NO_VEHICLE, TERMINAL_TAKEN, NO_TERMINAL = range(5)
@@ -50,6 +56,12 @@ class Record:
     maker: str = ""
     model: str = ""
     edition: int = EDITION_2013
+    is_proven: bool = True  # its code was used; earlier releases did not say, and are believed
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Written in place of a registration that made room: its code holds no longer."""
+        return not self.code
 
 
 class Recent:
@@ -81,6 +93,7 @@ class Roster:
         new_code: Callable[[], str],
         records: Iterable[Record] = (),
         utc_offset_s: int = GMT8_S,
+        pace: TokenBucket | None = None,
     ) -> None:
         self._known_only = known_only
         self._vehicles_max = vehicles_max
@@ -90,17 +103,24 @@ class Roster:
         self._by_plate = {v.plate: v for v in self._listed.values() if v.plate}
         self._by_terminal = {v.terminal_id: v for v in self._listed.values() if v.terminal_id}
         self._records = {record.phone: record for record in records}
+        self._unproven = dict.fromkeys(p for p, r in self._records.items() if not r.is_proven)
+        self._pace = pace
         self._changed: list[Record] = []
         self._recent: dict[str, Recent] = {}
 
-    def register(self, phone: str, wanted: Registration) -> tuple[int, str]:
+    @property
+    def is_full(self) -> bool:
+        """Whether no phone can be added unless another was never used."""
+        return len(self._records) >= self._vehicles_max
+
+    def register(self, phone: str, wanted: Registration, now_ns: int = 0) -> tuple[int, str]:
         """The result for 8100, and the code when it is 0."""
         plate = wanted.plate.replace(" ", "")
         record = self._records.get(phone)
         result = self._judge(phone, plate, wanted.terminal_id)
         if result != REGISTERED:
             return result, ""
-        if record is None and len(self._records) >= self._vehicles_max:
+        if record is None and not self._has_room(now_ns):
             return NO_TERMINAL, ""
         same = record is not None and record.terminal_id == wanted.terminal_id
         fresh = Record(
@@ -112,11 +132,33 @@ class Roster:
             maker=wanted.maker,
             model=wanted.model,
             edition=wanted.edition,
+            is_proven=record is not None and record.is_proven,
         )
         if fresh != record:
-            self._records[phone] = fresh
-            self._changed.append(fresh)
+            self._keep(fresh)
         return REGISTERED, fresh.code
+
+    def _keep(self, record: Record) -> None:
+        self._records[record.phone] = record
+        if record.is_proven:
+            self._unproven.pop(record.phone, None)
+        else:
+            self._unproven[record.phone] = None
+        self._changed.append(record)
+
+    def _has_room(self, now_ns: int) -> bool:
+        """For one phone more, which costs a token and, at the limit, the oldest one never used."""
+        if self._pace is not None and self._pace.wait_s(now_ns) > 0:
+            return False
+        if self.is_full and self._unproven:
+            phone = next(iter(self._unproven))
+            del self._unproven[phone], self._records[phone]
+            self._changed.append(Record(phone, code=""))
+        if self.is_full:
+            return False
+        if self._pace is not None:
+            self._pace.take(1, now_ns)
+        return True
 
     def _judge(self, phone: str, plate: str, terminal_id: str) -> int:
         if not self._known_only:
@@ -145,7 +187,11 @@ class Roster:
         record = self._records.get(phone)
         wanted = record.code if record else "\0"
         right = hmac.compare_digest(wanted.encode(), code.encode())
-        return right and record is not None and (not self._known_only or phone in self._listed)
+        if not right or record is None or (self._known_only and phone not in self._listed):
+            return False
+        if not record.is_proven:
+            self._keep(replace(record, is_proven=True))
+        return True
 
     def utc_offset_s(self, phone: str) -> int:
         """How far the vehicle's clock is ahead of UTC."""

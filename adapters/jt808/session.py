@@ -19,11 +19,12 @@ pending is only answered twice, and no more than 64 times. Not here: sockets, ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from gateway.contract.adapter import Counters
-from gateway.model.errors import RemoteProtocolError
+from gateway.model.errors import LocalProtocolError, RemoteProtocolError
 
 from .codec import (
     EDITION_2011,
@@ -41,6 +42,7 @@ from .codec import (
     Location,
     LogOut,
     Message,
+    PackageBudget,
     PackageLimits,
     PlatformReply,
     Reassembler,
@@ -68,6 +70,7 @@ class SessionLimits:
     login_timeout_s: float = 60.0
     silence_timeout_s: float = 180.0
     auth_failures_max: int = 5
+    registrations_max: int = 10  # a terminal repeats a few times, one that fills the list for hours
     packages: PackageLimits = PackageLimits()
 
 
@@ -91,10 +94,37 @@ class Delivery:
 
 
 class Session:
-    """The server's side of one connection."""
+    """The server's side of one connection. `steady_ns` is the time that time-outs go by; it never
+    steps, and where there is one clock only it is that one."""
+
+    __slots__ = (
+        "_auth_failure_count",
+        "_counters",
+        "_heard_ns",
+        "_limits",
+        "_opened_ns",
+        "_output",
+        "_packages",
+        "_pending",
+        "_reader",
+        "_recent",
+        "_registration_count",
+        "_roster",
+        "_serial",
+        "_steady_ns",
+        "_template",
+        "phone",
+        "received_count",
+    )
 
     def __init__(
-        self, roster: Roster, counters: Counters, limits: SessionLimits, now_ns: int
+        self,
+        roster: Roster,
+        counters: Counters,
+        limits: SessionLimits,
+        steady_ns: int,
+        *,
+        budget: PackageBudget | None = None,
     ) -> None:
         self.phone = ""  # authenticated as
         self.received_count = 0  # frames, damaged ones included
@@ -102,28 +132,21 @@ class Session:
         self._counters = counters
         self._limits = limits
         self._reader = FrameReader()
-        self._packages = Reassembler(limits.packages)
+        self._packages = Reassembler(limits.packages, budget)
         self._recent = Recent()  # the vehicle's own after authentication
         self._pending: dict[int, Delivery] = {}
         self._template: Header | None = None  # how this terminal writes its headers
         self._serial = 0
         self._output = bytearray()
-        self._opened_ns = self._heard_ns = now_ns
+        self._opened_ns = self._heard_ns = self._steady_ns = steady_ns
         self._auth_failure_count = 0
-        self._acts: dict[type[Message], Callable[[Delivery], bool]] = {
-            Location: self._act_location,
-            BulkLocation: self._act_bulk,
-            Heartbeat: self._act_heartbeat,
-            Registration: self._act_registration,
-            Authentication: self._act_authentication,
-            LogOut: self._act_log_out,
-            TimeRequest: self._act_time_request,
-        }
+        self._registration_count = 0
 
     # --- what the shell calls
 
-    def receive(self, data: bytes, now_ns: int) -> list[Delivery]:
+    def receive(self, data: bytes, now_ns: int, steady_ns: int | None = None) -> list[Delivery]:
         """Take in bytes; what must be stored before it may be answered."""
+        self._steady_ns = now_ns if steady_ns is None else steady_ns
         deliveries: list[Delivery] = []
         for item in self._reader.feed(data):
             self.received_count += 1
@@ -147,22 +170,28 @@ class Session:
             else:
                 self._answer(header, delivery.result)
 
-    def tick(self, now_ns: int) -> None:
+    def tick(self, steady_ns: int) -> None:
         """Ask again for sub-packages that stay away."""
-        for request in self._packages.overdue(now_ns):
+        for request in self._packages.overdue(steady_ns):
             self._send(request)
             self._counters.count("asked_again")
         self._count_dropped_packages()
 
-    def close_reason(self, now_ns: int) -> str:
+    def close_reason(self, steady_ns: int) -> str:
         """Why this connection should end now; empty when it should not."""
         if self._auth_failure_count >= self._limits.auth_failures_max:
             return "auth"
-        if now_ns - self._heard_ns >= self._limits.silence_timeout_s * NS:
+        if self._registration_count > self._limits.registrations_max:
+            return "registrations"
+        if steady_ns - self._heard_ns >= self._limits.silence_timeout_s * NS:
             return "silent"
-        if not self.phone and now_ns - self._opened_ns >= self._limits.login_timeout_s * NS:
+        if not self.phone and steady_ns - self._opened_ns >= self._limits.login_timeout_s * NS:
             return "login"
         return ""
+
+    def close(self) -> None:
+        """The connection is gone: give back what unfinished messages hold of the common budget."""
+        self._packages.clear()
 
     def take_output(self) -> bytes:
         """What is to be written now."""
@@ -174,7 +203,7 @@ class Session:
 
     def _take(self, frame: Frame, now_ns: int) -> Delivery | None:
         header = frame.header
-        self._heard_ns = now_ns
+        self._heard_ns = self._steady_ns
         for note in frame.notes:
             self._counters.count("flagged", reason=note)
         if not self.phone or self._template is None:
@@ -216,7 +245,7 @@ class Session:
             return None
         try:
             if header.package is not None:
-                whole = self._packages.add(frame, now_ns)
+                whole = self._packages.add(frame, self._steady_ns)
                 self._count_dropped_packages()
                 if whole is None:
                     return None
@@ -234,8 +263,8 @@ class Session:
             fingerprints=[hash(part.content) for part in frames],
             accepted_count=len(frames),
         )
-        act = self._acts.get(type(message), self._act_unsupported)
-        if not act(delivery):
+        act = self._ACTS.get(type(message), Session._act_unsupported)
+        if not act(self, delivery):
             return None
         for fingerprint in delivery.fingerprints:
             self._pending[fingerprint] = delivery
@@ -267,7 +296,11 @@ class Session:
     def _act_registration(self, delivery: Delivery) -> bool:
         message = delivery.message
         assert isinstance(message, Registration)
-        result, code = self._roster.register(delivery.phone, message)
+        self._registration_count += 1
+        if self._registration_count > self._limits.registrations_max:
+            self._refuse(delivery.header, RESULT_FAILED, "registrations")
+            return False
+        result, code = self._roster.register(delivery.phone, message, self._steady_ns)
         reply = RegistrationReply(delivery.header.serial, result, code)
         if result == REGISTERED:  # the code must be on disk before the terminal learns it
             delivery.registration_reply = reply
@@ -285,23 +318,39 @@ class Session:
             return False
         self.phone = delivery.phone
         self._recent = self._roster.recent(self.phone)
-        self._auth_failure_count = 0
+        self._auth_failure_count = self._registration_count = 0
         return True
 
     def _act_log_out(self, delivery: Delivery) -> bool:
+        if self.phone:  # a stranger that logs out and out has no more time than others to log in
+            self._opened_ns = self._steady_ns
         self.phone = ""
-        self._opened_ns = delivery.received_time_ns
         self._accept(delivery.header)
         return False
 
     def _act_time_request(self, delivery: Delivery) -> bool:
+        try:
+            reply = TimeReply(time_bcd(delivery.received_time_ns, 0))
+        except LocalProtocolError:  # our own clock stands before 2000: no time is better than that
+            self._refuse(delivery.header, RESULT_FAILED, "clock")
+            return False
         self._counters.count("accepted")
-        self._send(TimeReply(time_bcd(delivery.received_time_ns, 0)))
+        self._send(reply)
         return False
 
     def _act_unsupported(self, delivery: Delivery) -> bool:
         self._refuse(delivery.header, RESULT_UNSUPPORTED, "unsupported")
         return False
+
+    _ACTS: ClassVar[Mapping[type[Message], Callable[[Session, Delivery], bool]]] = {
+        Location: _act_location,
+        BulkLocation: _act_bulk,
+        Heartbeat: _act_heartbeat,
+        Registration: _act_registration,
+        Authentication: _act_authentication,
+        LogOut: _act_log_out,
+        TimeRequest: _act_time_request,
+    }
 
     # --- answers
 

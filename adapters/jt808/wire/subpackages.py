@@ -10,7 +10,12 @@ device numbers consecutively. A guess is taken back as soon as it is contradicte
 
 Surprising: one wrong guess cannot be noticed: two messages of two packets each, the second packet
 of the second one arriving between the first packets. TCP keeps order, so it takes a device that
-sends out of order *and* numbers oddly. Not here: replies, which wait until the whole is durable.
+sends out of order *and* numbers oddly.
+
+What an unfinished message holds is bounded in parts, in bytes, in time, and with all messages of
+all connections together by `PackageBudget`; a part counts with what it costs in memory, because
+65,535 empty parts are no bytes and many megabytes. Every step takes the same time however many
+parts are there. Not here: replies, which wait until the whole is durable.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from .messages import ResendRequest
 
 NS = 1_000_000_000
 ASK_INDICES_MAX = 255  # 8003 of 2013 counts in a byte
+PART_OVERHEAD_BYTES = 600  # of a Frame beside its content, which it holds twice (measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +39,19 @@ class PackageLimits:
     """How much an unfinished message may hold, and for how long."""
 
     message_bytes_max: int = 8 * 1024 * 1024
+    parts_max: int = 8192
     messages_max: int = 8
     age_max_s: float = 60.0  # peers: 45 s, 60 s, 50 s
     ask_after_s: float = 5.0  # without a new packet, before 8003
     ask_count_max: int = 3
+
+
+@dataclass(slots=True)
+class PackageBudget:
+    """Bytes that the unfinished messages of all connections hold together."""
+
+    bytes_max: int
+    bytes_held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,64 +73,114 @@ class _Open:
     began_ns: int
     moved_ns: int
     parts: dict[int, Frame] = field(default_factory=dict)
-    guessed: set[int] = field(default_factory=set)  # indices that came with another base
+    guesses: dict[int, set[int]] = field(default_factory=dict)  # another base -> indices with it
+    guessed_count: int = 0
+    last_index: int = 0  # the highest there is
     size: int = 0
     asked_count: int = 0
 
     @property
     def is_consecutive(self) -> bool:
         """Whether two packets agree on the base: this device keeps the rule."""
-        return len(self.parts) - len(self.guessed) >= 2
+        return len(self.parts) - self.guessed_count >= 2
+
+    @property
+    def has_no_gap(self) -> bool:
+        return self.last_index == len(self.parts)
 
     def base_of(self, index: int) -> int:
         """The base that the packet at `index` says it belongs to."""
         return (self.parts[index].header.serial - index + 1) % 0x10000
 
-    def take_out(self, index: int) -> Frame:
-        frame = self.parts.pop(index)
-        self.guessed.discard(index)
-        self.size -= len(frame.body)
-        return frame
+    def is_guessed(self, index: int) -> bool:
+        return index in self.parts and index in self.guesses.get(self.base_of(index), ())
+
+    def put(self, index: int, frame: Frame) -> None:
+        self.parts[index] = frame
+        self.last_index = max(self.last_index, index)
+        self.size += len(frame.body)
+        base = self.base_of(index)
+        if base != self.base:
+            self.guesses.setdefault(base, set()).add(index)
+            self.guessed_count += 1
+
+    def take_out(self, base: int) -> dict[int, Frame]:
+        """The packets that were guessed to be ours and say they are of `base`."""
+        indices = self.guesses.pop(base, set())
+        self.guessed_count -= len(indices)
+        taken = {index: self.parts.pop(index) for index in sorted(indices)}
+        self.size -= sum(len(frame.body) for frame in taken.values())
+        while self.last_index and self.last_index not in self.parts:
+            self.last_index -= 1  # no further than guesses, which come one by one, had raised it
+        return taken
 
 
 class Reassembler:
     """Sub-packages in, whole messages out. Limits are `limits`; what they cost is in
     `take_dropped`."""
 
-    def __init__(self, limits: PackageLimits) -> None:
+    def __init__(self, limits: PackageLimits, budget: PackageBudget | None = None) -> None:
         self._limits = limits
+        self._budget = budget or PackageBudget(2**63)
         self._open: list[_Open] = []  # oldest first
         self._dropped: list[str] = []
 
     def add(self, frame: Frame, now_ns: int) -> Whole | None:
         """The message `frame` completes, if it does.
 
-        Raises RemoteProtocolError("package") for a frame that can be part of nothing.
+        Raises RemoteProtocolError("package") for a frame that can be part of nothing, or for which
+        there is no room.
         """
         package = frame.header.package
         assert package is not None, "only sub-packages are joined"
         if not 1 <= package.number <= package.total:
             raise RemoteProtocolError("package", f"part {package.number} of {package.total}")
+        if package.total > self._limits.parts_max:
+            raise RemoteProtocolError("package", f"{package.total} parts")
         message = self._find(frame, now_ns)
         if (known := message.parts.get(package.number)) is not None:
             if known.body == frame.body:
                 return None
             raise RemoteProtocolError("package", f"part {package.number} came with two contents")
         if message.size + len(frame.body) > self._limits.message_bytes_max:
-            self._open.remove(message)
+            self._forget(message)
             limit = self._limits.message_bytes_max
             raise RemoteProtocolError("package", f"more than {limit} bytes")
-        message.parts[package.number] = frame
-        message.size += len(frame.body)
+        self._make_room(message, _cost(frame))
+        message.put(package.number, frame)
         message.moved_ns = now_ns
         self._settle_guesses(message, now_ns)
         return self._finish(message)
+
+    def clear(self) -> None:
+        """Forget everything: the connection is gone."""
+        for message in list(self._open):
+            self._forget(message)
+
+    def _make_room(self, message: _Open, cost: int) -> None:
+        """Of the common budget: this connection's other messages go first, oldest first.
+
+        Raises RemoteProtocolError("package") when that is not enough; then its own goes as well,
+        because it can no longer be finished.
+        """
+        budget = self._budget
+        while budget.bytes_held + cost > budget.bytes_max:
+            oldest = self._open[0]
+            self._forget(oldest)
+            self._dropped.append("package_budget")
+            if oldest is message:
+                raise RemoteProtocolError("package", f"more than {budget.bytes_max} bytes in all")
+        budget.bytes_held += cost
+
+    def _forget(self, message: _Open) -> None:
+        self._open.remove(message)
+        self._budget.bytes_held -= sum(map(_cost, message.parts.values()))
 
     def overdue(self, now_ns: int) -> Iterator[ResendRequest]:
         """What to ask for again now. Messages that grew too old are dropped first."""
         age_max = int(self._limits.age_max_s * NS)
         for message in [m for m in self._open if now_ns - m.began_ns >= age_max]:
-            self._open.remove(message)
+            self._forget(message)
             self._dropped.append("package_age")
         wait = int(self._limits.ask_after_s * NS)
         for message in self._open:
@@ -148,12 +213,11 @@ class Reassembler:
                 raise RemoteProtocolError(
                     "package", f"{message.total} parts became {package.total}"
                 )
-            if package.number in message.guessed:  # the slot's owner is here
+            if message.is_guessed(package.number):  # the slot's owner is here
                 self._begin_own(message, package.number, now_ns)
             return message
         for message in of_same_id:
             if message.total == package.total and self._may_join(message, frame):
-                message.guessed.add(package.number)
                 return message
         return self._begin(base, package.total, header.message_id, now_ns)
 
@@ -165,21 +229,19 @@ class Reassembler:
             return False
         if index in message.parts:  # the very same packet again keeps its place
             return message.parts[index].content == frame.content
-        return index == len(message.parts) + 1 and max(message.parts) == len(message.parts)
+        return index == len(message.parts) + 1 and message.has_no_gap
 
     def _begin(self, base: int, total: int, message_id: int, now_ns: int) -> _Open:
         """A new open message, which takes its packets back from where they were guessed to be."""
         if len(self._open) >= self._limits.messages_max:
-            self._open.pop(0)
+            self._forget(self._open[0])
             self._dropped.append("package_count")
         message = _Open(base, total, message_id, now_ns, now_ns)
         for other in self._open:
             if other.message_id != message_id or other.total != total:
                 continue
-            for index in [i for i in other.guessed if other.base_of(i) == base]:
-                frame = other.take_out(index)
-                message.parts[index] = frame
-                message.size += len(frame.body)
+            for index, frame in other.take_out(base).items():
+                message.put(index, frame)
         self._open.append(message)
         return message
 
@@ -189,16 +251,20 @@ class Reassembler:
     def _settle_guesses(self, message: _Open, now_ns: int) -> None:
         """Take back guesses that were contradicted: this device does number consecutively, or the
         guessed packets agree with each other and so are a message of their own."""
-        bases = {message.base_of(index) for index in message.guessed}
-        agree = len(message.guessed) >= 2 and len(bases) == 1
-        if message.is_consecutive or agree:
-            for base in sorted(bases):
+        agree = message.guessed_count >= 2 and len(message.guesses) == 1
+        if message.guessed_count and (message.is_consecutive or agree):
+            for base in sorted(message.guesses):
                 self._begin(base, message.total, message.message_id, now_ns)
 
     def _finish(self, message: _Open) -> Whole | None:
         if len(message.parts) < message.total or message not in self._open:
             return None
-        self._open.remove(message)
+        self._forget(message)
         frames = tuple(message.parts[index] for index in range(1, message.total + 1))
         header = frames[0].header._replace(package=None)
         return Whole(header, b"".join(frame.body for frame in frames), frames)
+
+
+def _cost(frame: Frame) -> int:
+    """What a waiting part costs in memory: its content twice, whole and as body."""
+    return PART_OVERHEAD_BYTES + 2 * len(frame.content)

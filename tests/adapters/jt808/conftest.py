@@ -136,8 +136,11 @@ class Site:
         if self.task.done():
             self.task.result()
 
-    async def call(self) -> Caller:
-        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.server.port))
+    async def call(self, local_address: str = "127.0.0.1") -> Caller:
+        ends = await asyncio.open_connection(
+            "127.0.0.1", self.server.port, local_addr=(local_address, 0)
+        )
+        caller = Caller(*ends)
         self.callers.append(caller)
         return caller
 

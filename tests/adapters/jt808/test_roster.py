@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.jt808 import files
+from adapters.jt808.admission import TokenBucket
 from adapters.jt808.codec import EDITION_2013, Registration
 from adapters.jt808.config import VehicleEntry
 from adapters.jt808.files import REGISTRATIONS, RegistrationLog, read_vehicles
@@ -25,7 +26,13 @@ LISTED = [
 ]
 
 
-def roster(records: list[Record] | None = None, *, known: bool = True, most: int = 10) -> Roster:
+def roster(
+    records: list[Record] | None = None,
+    *,
+    known: bool = True,
+    most: int = 10,
+    pace: TokenBucket | None = None,
+) -> Roster:
     numbers = count()
     return Roster(
         LISTED,
@@ -33,6 +40,7 @@ def roster(records: list[Record] | None = None, *, known: bool = True, most: int
         vehicles_max=most,
         new_code=lambda: f"code-{next(numbers)}",
         records=records or [],
+        pace=pace,
     )
 
 
@@ -98,8 +106,46 @@ def test_a_vehicle_taken_off_the_list_cannot_log_in_any_more() -> None:
 
 def test_registrations_end_at_the_limit_but_known_ones_may_come_again() -> None:
     book = roster(known=False, most=2)
-    assert [book.register(str(n), wanted("", ""))[0] for n in range(3)] == [0, 0, 4]
+    for phone in "01":
+        result, code = book.register(phone, wanted("", ""))
+        assert (result, book.authenticate(phone, code)) == (0, True)
+    assert book.is_full
+    assert book.register("2", wanted("", ""))[0] == 4
     assert book.register("1", wanted("", ""))[0] == 0
+
+
+def test_at_the_limit_the_oldest_registration_never_used_makes_room_and_stays_forgotten(
+    tmp_path: Path,
+) -> None:
+    log = RegistrationLog(tmp_path)
+    book = roster(known=False, most=3)
+    codes = {phone: book.register(phone, wanted("", ""))[1] for phone in ("1", "2", "3")}
+    assert book.authenticate("1", codes["1"])
+    for number in range(10, 30):  # a flood of phones nobody will ever use
+        assert book.register(str(number), wanted("", ""))[0] == 0
+    assert book.record("1") is not None  # it was used: no newcomer can turn it out
+    assert book.record("2") is None
+    assert not book.authenticate("2", codes["2"])
+    log.append(book.take_changed())
+    assert {record.phone for record in RegistrationLog(tmp_path).load()} == {"1", "28", "29"}
+    after = roster(RegistrationLog(tmp_path).load(), known=False, most=3)
+    assert after.authenticate("1", codes["1"])
+    assert after.register("4", wanted("", ""))[0] == 0
+    assert after.record("28") is None
+
+
+def test_new_phones_are_taken_at_a_pace_and_known_ones_at_any_time() -> None:
+    book = roster(known=False, pace=TokenBucket(2, 2, 0))
+    assert [book.register(str(n), wanted("", ""), 0)[0] for n in range(3)] == [0, 0, 4]
+    assert book.register("0", wanted("", ""), 0)[0] == 0
+    assert book.register("2", wanted("", ""), 500_000_000)[0] == 0
+    assert book.register("3", wanted("", ""), 500_000_000)[0] == 4
+
+
+def test_a_registration_of_an_earlier_release_counts_as_used(tmp_path: Path) -> None:
+    (tmp_path / REGISTRATIONS).write_text('{"phone": "1", "code": "c"}\n', "utf-8")
+    book = roster(RegistrationLog(tmp_path).load(), known=False, most=1)
+    assert book.register("2", wanted("", ""))[0] == 4
 
 
 def test_what_is_listed_comes_before_what_was_registered() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from adapters.jt808 import KIND
-from adapters.jt808.client import Jt808Server, RateLimit
+from adapters.jt808.admission import RateLimit
+from adapters.jt808.client import Jt808Server
 from adapters.jt808.codec import (
     Authentication,
     BulkLocation,
@@ -160,6 +161,7 @@ async def test_a_silent_connection_and_one_that_never_logs_in_are_closed(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.jt808.client.TICK_S", 0.01)
+    monkeypatch.setattr(Jt808Server, "_steady_ns", lambda _self: site.house.now_ns)
     await site.start(silence_timeout_s=180, login_timeout_s=60)
     known, unknown = await site.call(), await site.call()
     await known.login(PHONE)
@@ -262,7 +264,7 @@ async def test_a_terminal_that_sends_too_fast_is_slowed_and_loses_nothing(site: 
 
 
 def test_the_pause_is_what_the_rate_asks_for() -> None:
-    limit = RateLimit(10, 1000, 0)
+    limit = RateLimit(10, 1000, burst_s=4, now_ns=0)
     assert limit.pause_s(40, 0, 0) == 0
     assert limit.pause_s(10, 0, 0) == 1.0
     assert limit.pause_s(0, 0, S) == 0
@@ -320,10 +322,10 @@ async def test_a_taken_port_is_worth_a_retry_and_a_bad_list_is_not(
 async def test_a_port_that_is_not_allowed_is_refused(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def denied(*_: object, **__: object) -> None:
+    def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(asyncio, "start_server", denied)
+    monkeypatch.setattr("adapters.jt808.door._listening", denied)
     server = Jt808Server(Jt808Config(host="127.0.0.1", port=80), site.house.context)
     with pytest.raises(Refused):
         await server.run(site.house.emit, site.house)

@@ -451,6 +451,44 @@ def test_a_connection_that_does_not_log_in_is_to_be_closed() -> None:
     assert line.session.close_reason(NOW + 60 * S) == "login"
 
 
+def test_logging_out_again_and_again_wins_a_stranger_no_time() -> None:
+    line = Line(limits=SessionLimits(silence_timeout_s=180, login_timeout_s=60))
+    for at_s in (20, 40, 59):
+        line.say(LogOut(), at_s)
+        assert line.session.close_reason(NOW + at_s * S) == ""
+    assert line.session.close_reason(NOW + 60 * S) == "login"
+    known = Line(limits=SessionLimits(silence_timeout_s=180, login_timeout_s=60))
+    known.login()
+    known.say(LogOut(), 100)  # but one that was known may log in anew
+    assert known.session.close_reason(NOW + 159 * S) == ""
+    assert known.session.close_reason(NOW + 160 * S) == "login"
+
+
+def test_a_connection_registers_so_often_and_is_then_to_be_closed() -> None:
+    line = Line(limits=SessionLimits(registrations_max=3))
+    for number in range(3):
+        line.send(line.wire(REGISTRATION, phone=str(1000 + number)))
+        assert line.session.close_reason(NOW) == ""
+    assert line.send(line.wire(REGISTRATION, phone="1003")) == [PlatformReply(3, 0x0100, 1)]
+    assert line.session.close_reason(NOW) == "registrations"
+    assert line.roster.record("1003") is None
+
+
+def test_a_step_of_the_system_clock_ends_no_connection() -> None:
+    line = Line(limits=SessionLimits(silence_timeout_s=180, login_timeout_s=60))
+    year_s = 365 * 86_400
+    line.session.receive(line.wire(Heartbeat()), NOW + year_s * S, NOW + 30 * S)
+    assert line.session.close_reason(NOW + 59 * S) == ""
+    line.session.receive(line.wire(Heartbeat()), NOW - year_s * S, NOW + 50 * S)
+    assert line.session.close_reason(NOW + 60 * S) == "login"
+
+
+def test_a_gateway_whose_clock_was_never_set_tells_no_time() -> None:
+    line = Line()
+    line.held += line.session.receive(line.wire(TimeRequest()), 0)
+    assert line.said() == [PlatformReply(0, 0x0004, 1)]
+
+
 def test_too_many_wrong_codes_close_the_connection() -> None:
     line = Line(limits=SessionLimits(auth_failures_max=3))
     for number in range(3):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from adapters.jt808.codec import (
     Frame,
     FrameReader,
     Package,
+    PackageBudget,
     PackageLimits,
     Reassembler,
     ResendRequest,
@@ -190,7 +193,7 @@ def test_a_message_that_grew_too_old_is_given_up() -> None:
 
 
 def test_a_request_names_no_more_packets_than_a_byte_counts() -> None:
-    joiner = Reassembler(PackageLimits())
+    joiner = Reassembler(PackageLimits(parts_max=65535))
     joiner.add(packet(1, 65535, 1), 0)
     (request,) = joiner.overdue(5 * S)
     assert len(request.indices) == 255
@@ -224,3 +227,80 @@ def test_guesses_that_agree_with_each_other_are_a_message_of_their_own() -> None
     a, b = packets(b"a" * 40, 100), packets(b"b" * 40, 200)
     order = [a[0], b[1], b[2], b[3], b[0], a[3], a[2], a[1]]
     assert feed(Reassembler(PackageLimits()), order) == [b"b" * 40, b"a" * 40]
+
+
+# --- what an attacker may hold
+
+
+def calls_of_last_packet(count: int) -> int:
+    """Python calls made for the last of `count` packets whose serials follow no rule at all."""
+    joiner = Reassembler(PackageLimits(parts_max=65_535))
+    for number in range(1, count):
+        assert joiner.add(packet(0, count + 1, number), 0) is None
+    last, calls = packet(0, count + 1, count), 0
+
+    def note(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        joiner.add(last, 0)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_a_packet_costs_the_same_however_many_are_there() -> None:
+    assert calls_of_last_packet(800) == calls_of_last_packet(20)
+
+
+def test_a_message_of_too_many_parts_is_refused_however_small_they_are() -> None:
+    joiner = Reassembler(PackageLimits(parts_max=100))
+    with pytest.raises(RemoteProtocolError):
+        joiner.add(packet(1, 101, 1, b""), 0)
+    assert len(joiner) == 0
+
+
+def test_all_connections_share_one_budget_and_a_neighbour_is_never_the_one_to_pay() -> None:
+    budget = PackageBudget(10_000)
+    patient, greedy = (Reassembler(PackageLimits(), budget) for _ in range(2))
+    body = bytes(100)
+    held, last = packets(bytes(200), size=100)
+    assert patient.add(held, 0) is None
+    refused = 0
+    for number in range(200):
+        try:
+            greedy.add(packet(number * 300, 250, 1 + number % 7, body), 0)
+        except RemoteProtocolError:
+            refused += 1
+        assert 0 <= budget.bytes_held <= budget.bytes_max
+    assert refused or greedy.take_dropped()
+    whole = patient.add(last, 0)
+    assert whole is not None
+    assert whole.body == bytes(200)
+    greedy.clear()
+    assert budget.bytes_held == 0
+
+
+def test_empty_parts_are_not_free() -> None:
+    budget = PackageBudget(100_000)
+    joiner = Reassembler(PackageLimits(), budget)
+    with pytest.raises(RemoteProtocolError):
+        for number in range(1, 8000):
+            joiner.add(packet(number, 8000, number, b""), 0)
+    assert budget.bytes_held == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(0, 4)), max_size=60))
+def test_the_budget_is_exactly_what_is_held(said: list[tuple[int, int, int]]) -> None:
+    budget = PackageBudget(6_000)
+    joiner = Reassembler(PackageLimits(messages_max=3), budget)
+    for serial, total, number in said:
+        try:
+            joiner.add(packet(serial, total, number, bytes(serial)), 0)
+        except RemoteProtocolError:
+            continue
+    assert 0 <= budget.bytes_held <= budget.bytes_max
+    joiner.clear()
+    assert budget.bytes_held == 0
