@@ -291,12 +291,15 @@ class _Store:
                     for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
                 }
                 for what in _KINDS if tables else ():
-                    for index, body in db.execute(f"SELECT idx, body FROM {what}"):  # noqa: S608
+                    rows = db.execute(f"SELECT idx, id, body FROM {what}")  # noqa: S608
+                    for index, row_id, body in rows:
                         entries[what, index] = body.decode()
-                        json.loads(body)
+                        # SQLite has no checksum: the id stands twice, and one bit changes one
+                        if index is None or json.loads(body)["id"] != row_id.decode():
+                            raise sqlite3.DatabaseError("id and body differ")
             finally:
                 db.close()
-        except (sqlite3.DatabaseError, ValueError, AttributeError) as error:
+        except (sqlite3.DatabaseError, ValueError, LookupError, TypeError, AttributeError) as error:
             if isinstance(error, sqlite3.Error) and not is_damage(error):
                 raise
             self._set_aside(self._path)

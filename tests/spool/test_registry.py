@@ -172,6 +172,26 @@ def test_either_file_may_be_damaged_or_gone_and_indices_stay(path, victim, damag
     assert Registry.open(path).recovered == []
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b'"id": "car-1"', b'"ie": "car-1"'),  # the name of the field
+        (b'"id": "car-1"', b'"id": "caz-1"'),  # the id in the body
+        (b"point (idx INTEGER PRIMARY KEY", b"point (idx INTEGER 0RIMARY KEY"),  # idx reads as NULL
+    ],
+)
+def test_one_bit_of_the_database_that_sqlite_does_not_notice_is_damage(path, good, bad):
+    declared(path, A, B, devices=[CAR]).close()
+    data = path.read_bytes()
+    assert data.count(good) == 1
+    path.write_bytes(data.replace(good, bad))
+    registry = Registry.open(path)
+    assert list(registry.table) == [A, B]
+    assert list(registry.table.devices) == [CAR]
+    assert path.with_name("points.sqlite.damaged").exists()
+    registry.close()
+
+
 def test_a_damaged_file_is_kept_beside_the_repaired_one(path):
     declared(path, A, B).close()
     destroy(path)
