@@ -12,7 +12,7 @@ live rows first and the backlog, which is older, between them (decision 0018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,8 +93,15 @@ class AlarmSink(Protocol):
         """Tell all of `events`. Raises Unavailable to get the same again."""
         ...
 
-    async def snapshot(self, alarms: Sequence[Alarm]) -> None:
-        """The standing state of every alarm, after a connection is (re)made: retained topics."""
+    async def snapshot(
+        self, alarms: Sequence[Alarm], *, head_gseq: int = 0, unrecorded: Collection[str] = ()
+    ) -> None:
+        """The standing state of every alarm, after a connection is (re)made: retained topics.
+
+        What events up to `head_gseq` did is in it, so their rows are older and are not to be shown
+        again. `unrecorded`: keys of alarms that stand as well, but what they are now is not in the
+        journal yet; it comes as an event.
+        """
         ...
 
     async def heartbeat(self, status: Mapping[str, Any]) -> None:

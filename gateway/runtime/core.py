@@ -462,6 +462,7 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
             cursor=core.journal.cursor(config.name, from_head=True),
             sink=kind.build_alarms(config.settings, context),
             standing=core.judge.standing,
+            unrecorded=core.judge.unrecorded,
             heartbeat=lambda: heartbeat(core),
             latency=core.latency,
             counters=counters,

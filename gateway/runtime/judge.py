@@ -160,6 +160,12 @@ class Judge:
         head = self.journal.head
         return [row for row in self.book.snapshot() if row.gseq <= head and not row.removed]
 
+    def unrecorded(self) -> set[str]:
+        """Keys of rows that changed and are not in the journal yet: they stand, but as what is
+        nobody's to tell. Ask before `standing`: the journal goes on in a thread."""
+        head = self.journal.head
+        return {r.alarm_key for r in self.book.snapshot() if r.gseq > head and not r.removed}
+
     async def run(self) -> None:
         """Judge until cancelled; the last act is a checkpoint."""
         if self._failed:

@@ -3,7 +3,8 @@ and one connection each, so that none can delay another.
 
 Alarm events are told in the order of the journal, except where a sink is behind: then everything
 about alarms that have an event of priority 1 waiting goes first. The order of one alarm's events is
-never changed.
+never changed. A connection begins with the newest state of every alarm, so what stands is right at
+once, however long the backlog of events behind it; a state never goes back in time.
 
 Not here: samples (deliver.py).
 """
@@ -11,7 +12,7 @@ Not here: samples (deliver.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -44,6 +45,7 @@ class AlarmDelivery:
     counters: Counters
     status: LinkStatus
     now_ns: NowNs
+    unrecorded: Callable[[], Collection[str]] = frozenset
     told_count: int = field(default=0, init=False)
     _ahead: set[int] = field(default_factory=set, init=False)  # told, and not committed yet
     _scan_at: int | None = field(default=None, init=False)  # how far the urgent ones are told
@@ -60,7 +62,7 @@ class AlarmDelivery:
         self.status("connecting")
         await self.sink.open()
         try:
-            await self.sink.snapshot(self.standing())
+            await self._snapshot()
             self.status("connected")
             next_beat_s = 0.0
             loop = asyncio.get_running_loop()
@@ -73,6 +75,10 @@ class AlarmDelivery:
                     await self._wait(next_beat_s - loop.time())
         finally:
             await self.sink.close()
+
+    async def _snapshot(self) -> None:
+        head, unrecorded = self.journal.head, self.unrecorded()  # both before what stands
+        await self.sink.snapshot(self.standing(), head_gseq=head, unrecorded=unrecorded)
 
     async def _tell(self) -> bool:
         """One chunk of events, if there are any."""

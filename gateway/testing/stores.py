@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -50,23 +51,60 @@ bind-address = "127.0.0.1:{backup_port}"
 """
 
 
+@dataclass
+class Influxd:
+    """An InfluxDB 1.x server that a test may stop and start again; its data stays in `folder`."""
+
+    folder: Path
+    port: int
+    auth: bool = False
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        program = require_program("influxd")
+        self.folder.mkdir(exist_ok=True)
+        config = self.folder / "influxdb.conf"
+        text = _INFLUXD_CONFIG.format(
+            folder=self.folder,
+            port=self.port,
+            backup_port=free_port(),
+            auth=str(self.auth).lower(),
+        )
+        config.write_text(text, encoding="utf-8")
+        self._process = _start([program, "run", "-config", str(config)], self.folder)
+        _wait_ready(self._process, self.url + "/ping", self.folder / "log")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End it; `kill` gives it no time to save."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        _end(process)
+
+
+@contextmanager
+def influxd_server(tmp_path: Path, *, auth: bool = False) -> Iterator[Influxd]:
+    """An empty server, running; ends with the test."""
+    server = Influxd(tmp_path / "influxd", free_port(), auth)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
 @contextmanager
 def influxd(tmp_path: Path, *, auth: bool = False) -> Iterator[str]:
     """The URL of an empty InfluxDB 1.x server without databases."""
-    program = require_program("influxd")
-    folder = tmp_path / "influxd"
-    folder.mkdir()
-    port = free_port()
-    config = folder / "influxdb.conf"
-    config.write_text(
-        _INFLUXD_CONFIG.format(
-            folder=folder, port=port, backup_port=free_port(), auth=str(auth).lower()
-        ),
-        encoding="utf-8",
-    )
-    url = f"http://127.0.0.1:{port}"
-    with _running([program, "run", "-config", str(config)], folder, url + "/ping"):
-        yield url
+    with influxd_server(tmp_path, auth=auth) as server:
+        yield server.url
 
 
 @contextmanager
@@ -99,18 +137,26 @@ def create_database(url: str, name: str) -> str:
 
 @contextmanager
 def _running(command: Sequence[str], folder: Path, ready_url: str) -> Iterator[None]:
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)  # noqa: S603
+    process = _start(command, folder)
     try:
         _wait_ready(process, ready_url, folder / "log")
         yield
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_END_TIMEOUT_S)
+        _end(process)
+
+
+def _start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)  # noqa: S603
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_END_TIMEOUT_S)
 
 
 def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

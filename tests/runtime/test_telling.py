@@ -35,7 +35,7 @@ class Channel:
             raise Unavailable("broker gone")
         self.told += [event.alarm.gseq for event in events]
 
-    async def snapshot(self, alarms) -> None:
+    async def snapshot(self, alarms, *, head_gseq=0, unrecorded=()) -> None:
         self.snapshots += 1
 
     async def heartbeat(self, status) -> None:

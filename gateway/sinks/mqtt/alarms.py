@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class MqttAlarmSink:
         self._link: MqttLink | None = None
         self._since_ns = 0
         self._told: dict[str, int] = {}  # alarm key -> gseq of the row on its state topic
+        self._floor = 0  # the first gseq that an alarm which is not in it may show
         self._epoch: int | None = None  # unknown until the first row or heartbeat names it
 
     async def open(self) -> None:
@@ -85,8 +86,9 @@ class MqttAlarmSink:
         gseqs: dict[str, int] = {}
         for event, row in zip(events, rows, strict=True):
             key, gseq = event.alarm.alarm_key, event.alarm.gseq
-            # A backlog holds rows from before the snapshot: a state topic never goes back.
-            if gseq >= self._told.get(key, 0):
+            # A backlog holds rows from before the snapshot, some of alarms that are gone since: a
+            # state topic never goes back.
+            if gseq >= self._told.get(key, self._floor):
                 newest[key] = _TOMBSTONE if event.alarm.removed else row
                 gseqs[key] = gseq
         messages += self._states(newest)
@@ -96,10 +98,12 @@ class MqttAlarmSink:
         await self._learn_epoch(max((event.alarm.epoch for event in events), default=None))
         self._context.counters.count("accepted", len(events))
 
-    async def snapshot(self, alarms: Sequence[Alarm]) -> None:
+    async def snapshot(
+        self, alarms: Sequence[Alarm], *, head_gseq: int = 0, unrecorded: Collection[str] = ()
+    ) -> None:
         """Every row; what is not among them is removed from the broker."""
         rows = {alarm.alarm_key: wire.alarm_row(alarm) for alarm in alarms}
-        gone = self._kept.keys - rows.keys()
+        gone = self._kept.keys - rows.keys() - set(unrecorded)
         messages = self._states(rows)
         messages += [
             Outgoing(self._topics.state(key), _TOMBSTONE, retain=True) for key in sorted(gone)
@@ -107,8 +111,9 @@ class MqttAlarmSink:
         await self._keep(rows)
         await self._publish(messages)
         self._told = {alarm.alarm_key: alarm.gseq for alarm in alarms}
+        self._floor = head_gseq + 1
         if gone:
-            await self._note(self._kept.replace, list(rows))
+            await self._note(self._kept.replace, list(self._kept.keys - gone))
             self._context.counters.count("removed", len(gone), reason="rule_removed")
         await self._learn_epoch(max((alarm.epoch for alarm in alarms), default=None))
 

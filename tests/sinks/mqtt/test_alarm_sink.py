@@ -334,6 +334,25 @@ async def test_a_state_topic_never_goes_back_to_a_row_from_before_the_snapshot(
     await sink.close()
 
 
+async def test_an_alarm_that_is_not_recorded_yet_keeps_the_row_it_has(
+    port, context, tmp_path, make_alarm, make_event
+):
+    """While the journal's disk refuses, a connection that is made anew hides nothing."""
+    sink = sink_for(port, context)
+    await sink.open()
+    await sink.write([make_event(make_alarm()), make_event(make_alarm("p2:r", gseq=42))])
+    await sink.snapshot(
+        [make_alarm("p2:r", gseq=42)], head_gseq=42, unrecorded={STATE.split("/")[-2]}
+    )
+    with mosquitto_sub(port, tmp_path, f"{PREFIX}/alarm/+/state") as later:
+        await until(lambda: len(later.heard) == 2)
+    await sink.write([make_event(make_alarm(seq=2, gseq=43))])
+    with mosquitto_sub(port, tmp_path, STATE) as later:
+        await until(lambda: later.heard)
+        assert json.loads(later.heard[0].payload)["gseq"] == 43
+    await sink.close()
+
+
 async def test_the_row_of_a_removed_rule_is_taken_away_with_its_event(
     port, context, tmp_path, make_alarm, make_event
 ):
