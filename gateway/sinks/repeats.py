@@ -6,14 +6,19 @@ the sign). The time of receipt is not looked at: a device that sends again is re
 point and time with another value is **another sample**, and both are kept: `rank` counts such
 neighbours (0 the first, 1 the next, …).
 
-    time > newest[point]   and no neighbour in the batch:  new for sure   (nearly every row: arrays)
+    free for its point     and no neighbour in the batch:  new for sure   (nearly every row: arrays)
     otherwise                                              asked          (few rows: a dictionary)
 
-`newest` may be too high, never too low: too high only asks about a row that needed no asking. The
-store is asked with `lookup` for what it holds at those (point, time); nothing is assumed from
-offsets, so a spool that begins again at 0 costs look-ups and no sample.
+    held of one point:  ▒▒▒▒▒▒▒▒▒▒▒▒ low          high ▒▒▒▒▒▒▒▒ newest
+                                        free                         free
 
-Not here: how a store looks up, and where it keeps `newest`.
+After an outage live rows run ahead of the backlog: `high` is the oldest of those, `low` the newest
+of all others. While nothing runs ahead `low` is `newest` and all that is newer is free. The bounds
+may be too wide, never too narrow: too wide only asks about a row that needed no asking. The store
+is asked with `lookup` for what it holds at those (point, time); nothing is assumed from offsets, so
+a spool that begins again at 0 costs look-ups and no sample.
+
+Not here: how a store looks up, and where it finds the newest at the start.
 """
 
 from __future__ import annotations
@@ -28,6 +33,9 @@ from gateway.model.batch import Batch
 
 NEVER = np.iinfo(np.int64).min
 """The newest time of a point that has no sample."""
+
+_EVER = np.iinfo(np.int64).max
+"""The oldest time run ahead of a point that nothing ran ahead of."""
 
 SPAN_GAP_NS = 3_600_000_000_000  # 1 h: nearer times are looked up by one scan, further ones apart
 SPANS_MAX = 8  # one device at 1970 must not make the scan of today's repeats read all years between
@@ -45,6 +53,43 @@ class Held:
     value: NDArray[np.float64]
     quality: NDArray[np.uint8]
     rank: NDArray[np.int64]
+
+
+class Occupied:
+    """Between which times of each point the store holds rows. `newest` is too high at worst."""
+
+    def __init__(self, newest: NDArray[np.int64]) -> None:
+        self.newest = newest
+        self.end_ahead()
+
+    def end_ahead(self) -> None:
+        """Nothing older is to come any more: what ran ahead is what there is."""
+        self._low = self.newest.copy()
+        self._high = np.full(len(self.newest), _EVER, np.int64)
+
+    def grow(self, size: int) -> None:
+        """Make room for `size` points."""
+        self.newest = grown(self.newest, size)
+        more = len(self.newest) - len(self._low)
+        if more:
+            self._low = np.concatenate([self._low, np.full(more, NEVER, np.int64)])
+            self._high = np.concatenate([self._high, np.full(more, _EVER, np.int64)])
+
+    def is_free(self, batch: Batch) -> NDArray[np.bool_]:
+        """Rows at whose time the store holds nothing of their point, for sure."""
+        point, time_ns = batch.point_index, batch.source_time_ns
+        free: NDArray[np.bool_] = time_ns > self.newest[point]
+        free |= (time_ns > self._low[point]) & (time_ns < self._high[point])
+        return free
+
+    def note(self, batch: Batch, *, ahead: bool = False) -> None:
+        """The rows of `batch` are stored; `ahead`: older ones of their points may follow."""
+        point, time_ns = batch.point_index, batch.source_time_ns
+        np.maximum.at(self.newest, point, time_ns)
+        if ahead:
+            np.minimum.at(self._high, point, time_ns)
+        else:
+            np.maximum.at(self._low, point, time_ns)
 
 
 Lookup = Callable[[NDArray[np.int32], NDArray[np.int64]], Held]
@@ -68,20 +113,21 @@ def value_bits(value: NDArray[np.float64]) -> NDArray[np.int64]:
     return bits
 
 
-def sift(batch: Batch, newest: NDArray[np.int64], lookup: Lookup | None) -> Sifted:
+def sift(batch: Batch, occupied: Occupied, lookup: Lookup | None) -> Sifted:
     """Which rows the store lacks. Without `lookup` only repeats inside the batch are found.
 
-    `newest` needs an entry for every point of the batch.
+    `occupied` needs room for every point of the batch.
     """
     hard = _crowded(batch)
+    free = occupied.is_free(batch)
     if lookup is not None:
-        hard |= batch.source_time_ns <= newest[batch.point_index]
+        hard |= ~free
     rank = np.zeros(len(batch), np.int64)
     rows = np.flatnonzero(hard)
     if not len(rows):
         return Sifted(np.arange(len(batch), dtype=np.int64), rank)
     known = _Known()
-    old = rows[batch.source_time_ns[rows] <= newest[batch.point_index[rows]]]
+    old = rows[~free[rows]]
     if lookup is not None and len(old):
         known.learn(lookup(batch.point_index[old], batch.source_time_ns[old]))
     asked = batch.take(rows)
@@ -91,11 +137,6 @@ def sift(batch: Batch, newest: NDArray[np.int64], lookup: Lookup | None) -> Sift
     keep[rows[ranks < 0]] = False
     kept = np.flatnonzero(keep)
     return Sifted(kept, rank[kept])
-
-
-def raise_newest(newest: NDArray[np.int64], batch: Batch) -> None:
-    """Note, in place, that the rows of `batch` are stored."""
-    np.maximum.at(newest, batch.point_index, batch.source_time_ns)
 
 
 def grown(newest: NDArray[np.int64], size: int) -> NDArray[np.int64]:

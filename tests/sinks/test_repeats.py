@@ -13,8 +13,8 @@ from gateway.sinks.repeats import (
     SPAN_GAP_NS,
     SPANS_MAX,
     Held,
+    Occupied,
     grown,
-    raise_newest,
     sift,
     spans,
     value_bits,
@@ -33,7 +33,7 @@ class SetStore:
 
     def __init__(self) -> None:
         self.held: dict[tuple[int, int], dict[tuple[str, int], int]] = {}
-        self.newest = np.full(POINTS, NEVER, np.int64)
+        self.occupied = Occupied(np.full(POINTS, NEVER, np.int64))
         self.asked = 0
 
     def lookup(self, points, times) -> Held:
@@ -47,8 +47,8 @@ class SetStore:
         dtypes = (np.int32, np.int64, np.float64, np.uint8, np.int64)
         return Held(*(np.array(c, d) for c, d in zip(columns, dtypes, strict=True)))
 
-    def write(self, batch: Batch) -> int:
-        sifted = sift(batch, self.newest, self.lookup)
+    def write(self, batch: Batch, *, ahead: bool = False) -> int:
+        sifted = sift(batch, self.occupied, self.lookup)
         for row, rank in zip(sifted.rows.tolist(), sifted.rank.tolist(), strict=True):
             here = self.held.setdefault(
                 (int(batch.point_index[row]), int(batch.source_time_ns[row])), {}
@@ -57,7 +57,7 @@ class SetStore:
             assert content not in here, "a repeat was let through"
             assert rank not in here.values(), "two samples got one rank"
             here[content] = rank
-        raise_newest(self.newest, batch)
+        self.occupied.note(batch, ahead=ahead)
         return len(sifted.rows)
 
 
@@ -90,8 +90,40 @@ def test_samples_newer_than_everything_held_are_never_asked_about() -> None:
     assert store.asked == 0
 
 
+LANES = st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(1, 12)), max_size=12)
+
+
+@given(rows=ROWS, mark=st.integers(0, 40), turns=LANES, ends=st.booleans())
+def test_rows_that_run_ahead_hide_no_row_and_let_no_repeat_through(rows, mark, turns, ends) -> None:
+    """Backlog before the mark, live rows behind it, in any turns and with any repeats."""
+    store, lanes = SetStore(), {False: rows[:mark], True: rows[mark:]}
+    for ahead, start, size in turns:
+        store.write(make_batch(lanes[ahead][start : start + size]), ahead=ahead)
+    store.write(make_batch(lanes[True]), ahead=True)
+    store.write(make_batch(lanes[False]))
+    if ends:
+        store.occupied.end_ahead()
+    assert store.write(make_batch(rows)) == 0
+    held = {(p, t, v, q) for (p, t), here in store.held.items() for v, q in here}
+    assert held == {(p, t, repr(v + 0.0), q) for p, t, v, q in rows}
+
+
+def test_a_backlog_behind_live_rows_is_not_asked_about() -> None:
+    store = SetStore()
+    store.write(make_batch([(p, 0, 1.0, 0) for p in range(POINTS)]))
+    store.write(
+        make_batch([(p, 100 + i, 1.0, 0) for i in range(10) for p in range(POINTS)]), ahead=True
+    )
+    for begin in range(1, 91, 10):
+        rows = [(p, begin + i, 1.0, 0) for i in range(10) for p in range(POINTS)]
+        assert store.write(make_batch(rows)) == 40
+    assert store.asked == 0
+    store.write(make_batch([(0, 100, 1.0, 0)]))
+    assert store.asked == 1
+
+
 def test_without_a_store_to_ask_repeats_inside_the_batch_are_still_found() -> None:
-    newest = np.full(POINTS, 100, np.int64)  # everything is older, and nothing is known
+    newest = Occupied(np.full(POINTS, 100, np.int64))  # everything is older, nothing is known
     batch = make_batch([(0, 1, 5.0, 0), (0, 1, 5.0, 0), (0, 1, 6.0, 0), (1, 1, 5.0, 0)])
     sifted = sift(batch, newest, None)
     assert sifted.rows.tolist() == [0, 2, 3]
@@ -107,7 +139,7 @@ def test_a_row_takes_the_lowest_free_rank_so_that_half_a_write_repeated_ends_the
         np.array([1], np.int64),
     )
     batch = make_batch([(0, 1, 5.0, 0), (0, 1, 6.0, 0), (0, 1, 7.0, 0)])
-    sifted = sift(batch, np.full(POINTS, 1, np.int64), lambda _p, _t: held)
+    sifted = sift(batch, Occupied(np.full(POINTS, 1, np.int64)), lambda _p, _t: held)
     assert sifted.rows.tolist() == [0, 2]
     assert sifted.rank.tolist() == [0, 2]
 

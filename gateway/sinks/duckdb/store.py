@@ -37,8 +37,8 @@ from gateway.model.point import PointTable
 from gateway.sinks.duckdb.config import DuckdbConfig
 from gateway.sinks.repeats import (
     Held,
+    Occupied,
     grown,
-    raise_newest,
     sift,
     spans,
 )
@@ -118,12 +118,18 @@ class Store:
                 "the history file numbers its points differently from this gateway's registry: "
                 "it belongs to another gateway, or the registry was lost; move the file away"
             )
-        self.newest = grown(np.empty(0, np.int64), max(len(self._points), 64))
-        newest = run(
+        newest = grown(np.empty(0, np.int64), max(len(self._points), 64))
+        held = run(
             f"select point_index, max(source_time_ns) as newest from {HELD} group by 1"  # noqa: S608
         ).fetchnumpy()
-        self.newest[newest["point_index"]] = newest["newest"]
+        newest[held["point_index"]] = held["newest"]
+        self._occupied = Occupied(newest)
         self.recent_rows_at_open = _row(run("select count(*) from recent"))[0]
+
+    @property
+    def newest(self) -> NDArray[np.int64]:
+        """The newest source time held of each point, NEVER for none."""
+        return self._occupied.newest
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Another connection to the same file, for another thread."""
@@ -135,11 +141,11 @@ class Store:
 
         Raises Unavailable: nothing of the batch is stored; the store should be opened anew.
         """
-        self.newest = grown(self.newest, len(self._points))
+        self._occupied.grow(len(self._points))
         follows = bool(len(batch)) and not ahead
         gap = max(0, offset - len(batch) - self.end_offset) if follows else 0
         try:
-            sifted = sift(batch, self.newest, self._lookup)
+            sifted = sift(batch, self._occupied, self._lookup)
             new = batch if len(sifted.rows) == len(batch) else batch.take(sifted.rows)
             # new rows below the stored offset: the spool began again, and its count is followed
             end_offset = offset if len(new) else max(offset, self.end_offset)
@@ -148,7 +154,9 @@ class Store:
         except duckdb.Error as error:
             raise Unavailable(f"history store: {error}") from error
         self.end_offset = end_offset
-        raise_newest(self.newest, new)
+        self._occupied.note(new, ahead=ahead)
+        if not len(batch):
+            self._occupied.end_ahead()
         return Written(accepted=len(new), duplicate=len(batch) - len(new), gap=gap)
 
     def _commit(self, new: Batch, end_offset: int) -> None:
@@ -186,7 +194,7 @@ class Store:
         except BaseException:
             _try(run, "rollback")
             raise
-        raise_newest(self.newest, batch)
+        self._occupied.note(batch)
 
     def settle(self) -> int:
         """Move what is in `recent` now into `settled`, sorted. Runs beside writes; returns rows."""

@@ -1,6 +1,6 @@
 """The sink: what is new, cut into requests, poison rows set apart.
 
-    batch -> sift (repeats.py; asks the store only about rows that are not newer than what it has)
+    batch -> sift (repeats.py; asks the store only about rows it might hold already)
           -> lines (lines.py) -> requests of `lines_per_request` -> accepted, or bisected
 
 A refused request is halved until the refused lines stand alone; these are reported by row with the
@@ -9,7 +9,7 @@ reported without asking again. A store that cannot be asked (`read_back = "none"
 equal rows overwrite themselves there, and ties are told apart only inside one batch.
 
 Rows already sent when a later request finds the server away are sent again with the whole batch:
-same point, time and tags, so nothing changes. What is newest is noted only after the whole batch.
+same point, time and tags, so nothing changes. What is held is noted only after the whole batch.
 
 Not here: back-off (the runtime's).
 """
@@ -31,7 +31,7 @@ from gateway.sinks.influxdb.lines import LineWriter
 from gateway.sinks.influxdb.reader import InfluxdbHistory, Reader
 from gateway.sinks.influxdb.server import RowsRefused, Server
 from gateway.sinks.one_thread import OneThread
-from gateway.sinks.repeats import NEVER, grown, raise_newest, sift
+from gateway.sinks.repeats import NEVER, Occupied, sift
 
 _DROPPED = re.compile(r"dropped=(\d+)\s*$")
 
@@ -45,7 +45,7 @@ class InfluxdbSink:
         self._server: Server | None = None
         self._writer: OneThread | None = None
         self._reader = Reader(config, context)
-        self._newest: NDArray[np.int64] | None = None
+        self._occupied: Occupied | None = None
         self._history = InfluxdbHistory(self._reader) if config.read_back == "influxql" else None
         self._lines = LineWriter(
             measurement=config.measurement,
@@ -64,22 +64,20 @@ class InfluxdbSink:
             self._server = Server(self._config, self._context.now_ns)
             self._writer = OneThread("influxdb-write")
             self._reader.attach(Server(self._config, self._context.now_ns))
-            self._newest = None
+            self._occupied = None
 
     async def write(
         self,
         batch: Batch,
         offset: int,  # noqa: ARG002 - a row is known by what it is
         *,
-        ahead: bool = False,  # noqa: ARG002
+        ahead: bool = False,
     ) -> WriteResult:
         """Store what is new. Raises Unavailable: send the same again."""
         server, writer = self._server, self._writer
         if server is None or writer is None:
             raise Unavailable("the sink is not open")
-        if not len(batch):
-            return WriteResult(accepted=0)
-        return await writer.run(lambda: self._write(server, batch))
+        return await writer.run(lambda: self._write(server, batch, ahead=ahead))
 
     async def close(self) -> None:
         server, self._server = self._server, None
@@ -92,13 +90,17 @@ class InfluxdbSink:
 
     # --- on the writer thread
 
-    def _write(self, server: Server, batch: Batch) -> WriteResult:
-        if self._newest is None:
-            self._newest = self._newest_stored(server)
-        self._newest = grown(self._newest, len(self._context.points))
+    def _write(self, server: Server, batch: Batch, *, ahead: bool) -> WriteResult:
+        if not len(batch):  # nothing older is to come
+            if self._occupied is not None:
+                self._occupied.end_ahead()
+            return WriteResult(accepted=0)
+        if self._occupied is None:
+            self._occupied = Occupied(self._newest_stored(server))
+        self._occupied.grow(len(self._context.points))
         asks = self._config.read_back == "influxql"
         lookup = partial(self._reader.held, server) if asks else None
-        sifted = sift(batch, self._newest, lookup)
+        sifted = sift(batch, self._occupied, lookup)
         lines, refused = self._lines.lines(batch, sifted)
         rows = sifted.rows.tolist()
         sendable = [i for i, line in enumerate(lines) if line]
@@ -107,7 +109,7 @@ class InfluxdbSink:
             chunk = sendable[begin : begin + size]
             for i, reason in _send(server, [lines[i] for i in chunk]):
                 refused.append((rows[chunk[i]], reason))
-        raise_newest(self._newest, batch)
+        self._occupied.note(batch, ahead=ahead)
         refused.sort()
         return WriteResult(
             accepted=len(rows) - len(refused),
