@@ -155,6 +155,7 @@ class _Reading:
             spool=document.spool,
             judging=document.judging,
             delivery=document.delivery,
+            ledger=document.ledger,
             alarms=document.alarms,
             alarm_groups=document.alarm_group,
             escalations=document.escalation,

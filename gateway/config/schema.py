@@ -102,6 +102,22 @@ class DeliverySection(Frozen):
     write_timeout_s: float = Field(default=60.0, gt=0, le=3600)  # then the sink counts as away
 
 
+class LedgerSection(Frozen):
+    """The completeness ledger (decision 0019). A month by the minute shows any gap a monthly report
+    asks about; 400 days let a year be compared with the one before."""
+
+    enabled: bool = True
+    delayed_after_s: float = Field(default=120.0, ge=1, le=86_400)  # later it is no longer online
+    keep_minutes_days: int = Field(default=35, ge=2, le=3660)
+    keep_days: int = Field(default=400, ge=2, le=36_600)  # by the hour
+
+    @model_validator(mode="after")
+    def _hours_outlive_minutes(self) -> LedgerSection:
+        if self.keep_days < self.keep_minutes_days:
+            raise ValueError("keep_days at least keep_minutes_days")
+        return self
+
+
 class JudgingSection(Frozen):
     """How rules treat time."""
 
@@ -315,6 +331,7 @@ class Document(Frozen):
     spool: SpoolSection = SpoolSection()
     judging: JudgingSection = JudgingSection()
     delivery: DeliverySection = DeliverySection()
+    ledger: LedgerSection = LedgerSection()
     alarms: AlarmsSection = AlarmsSection()
     alarm_group: tuple[AlarmGroupSection, ...] = ()
     escalation: tuple[EscalationSection, ...] = ()
@@ -347,6 +364,7 @@ class SiteConfig(Frozen):
     spool: SpoolSection
     judging: JudgingSection
     delivery: DeliverySection = DeliverySection()
+    ledger: LedgerSection = LedgerSection()
     alarms: AlarmsSection = AlarmsSection()
     alarm_groups: tuple[AlarmGroupSection, ...] = ()
     escalations: tuple[EscalationSection, ...] = ()

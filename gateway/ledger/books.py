@@ -44,7 +44,7 @@ from gateway.ledger.sums import LAST_ON, Sums
 
 SETTLED_AFTER_MINUTES = 120
 CHUNK_MINUTES = 60
-LIVE_LANE = ".live"
+LIVE_LANE = "/live"  # what a sink's second lane adds to its cursor's name
 _SEEN = ("good", "bad", "delayed")
 _ROWS = {
     "good": (Column.GOOD, Column.GOOD_DELAYED),
@@ -130,7 +130,7 @@ class Books:
         """Of each [edges[i], edges[i + 1]) in minutes. What is not known yet is left out."""
         before: dict[str, Array] | None = None
         at = LONG_AGO
-        for first, end in zip(edges, edges[1:], strict=False):
+        for first, end in itertools.pairwise(edges):
             total = Sums(self.size)
             for low, high in _hours(first, min(end, self.known_minute + 1)):
                 kept = self._kept_hour(low) if high - low == CHUNK_MINUTES else None
@@ -202,7 +202,6 @@ class Books:
     ) -> Facts:
         size, count = len(before["good"]), end - first
         due, reach = self._expected(first, end, size)
-        # Not yet in the plan's first minutes, and not before: see `describe`.
         names = [self.points[p].adapter if p < len(self.points) else "" for p in range(size)]
         adapters = sorted(set(names))
         touched = np.stack(
@@ -282,7 +281,7 @@ class Books:
                 (_added(cells, DELAYED, size), cells.delayed),
             )
             for rows, offsets in parts:
-                if offsets.first == NO_OFFSET:
+                if not rows.any():
                     continue
                 state = self._state_of(consumer, offsets)
                 if state in {Reason.NONE, Reason.PENDING}:
@@ -295,7 +294,7 @@ class Books:
                 sums.add(f"{word}|{consumer.name}", rows)
 
     def _state_of(self, consumer: Consumer, offsets: Span) -> Reason:
-        if offsets.first < consumer.begins:
+        if offsets.first == NO_OFFSET or offsets.first < consumer.begins:
             return Reason.NOT_ASKED
         for first, end, reason in self._dropped.get(consumer.name, ()):
             if offsets.first < end and offsets.last >= first:

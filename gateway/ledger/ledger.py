@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.ledger.cells import Array, pack, unpack
+from gateway.ledger.cells import NO_OFFSET, Array, pack, unpack
 from gateway.ledger.count import MINUTE_NS, NEVER_NS, RECENT, Counter, is_absurd
 from gateway.ledger.settle import MINUTE_S, Reason, due_of
 from gateway.ledger.store import Store
@@ -122,6 +122,20 @@ class Ledger:
     @property
     def is_full(self) -> bool:
         return self.counter.size_bytes > OPEN_BYTES_MAX
+
+    def begin_anew_at(self, offset: int) -> None:
+        """The spool is not the one that was counted: its offsets mean other rows. What was counted
+        stays; which consumer has it, nobody can say any more. Raises StorageFault."""
+        with self._lock, self.store.transaction():
+            self.store.put(
+                "UPDATE minute SET first = ?, last = ?, delayed_first = ?, delayed_last = ?",
+                [(NO_OFFSET,) * 4],
+            )
+            for table in ("verdict", "dropped", "consumer"):
+                self.store.put(f"DELETE FROM {table}", [()])  # noqa: S608  words of ours
+            self.store.put_state(offset=offset)
+            self.offset = offset
+            self._seen_to, self._begins = {}, {}
 
     # ------------------------------------------------------------------ who is there
 
@@ -229,7 +243,7 @@ class Ledger:
             return len(at)
 
     def gave_up(self, lane: str, first: int, end: int, reason: Reason, now_ns: int) -> None:
-        """A consumer passes over rows [first, end) unread. Durable on return. Raises StorageFault."""
+        """A consumer passes over rows [first, end). Durable on return. Raises StorageFault."""
         if end <= first:
             return
         with self._lock, self.store.transaction():

@@ -14,6 +14,7 @@ may be missing: it has slipped over the minute's edge, where it is surplus.
     gateway_down    we did not run
     clock           our clock was set: these minutes were never lived, or twice
     lost_damage     the spool lost rows about then
+    disk_down       our disk took no rows: nothing was acknowledged, judging went on from memory
     dropped_budget  intake refused rows: the byte budget was spent
     thinned         intake kept a share of the rows only, by policy
     adapter_down    the way in was not up
@@ -51,14 +52,15 @@ class Reason(IntEnum):
     GATEWAY_DOWN = 2
     CLOCK = 3
     LOST_DAMAGE = 4
-    DROPPED_BUDGET = 5
-    THINNED = 6
-    ADAPTER_DOWN = 7
-    BAD_QUALITY = 8
-    LATE = 9
-    DEVICE_SILENT = 10
-    REJECTED = 11  # by a consumer: refused for good, set aside
-    NOT_ASKED = 12  # of a consumer: the rows are older than it
+    DISK_DOWN = 5
+    DROPPED_BUDGET = 6
+    THINNED = 7
+    ADAPTER_DOWN = 8
+    BAD_QUALITY = 9
+    LATE = 10
+    DEVICE_SILENT = 11
+    REJECTED = 12  # by a consumer: refused for good, set aside
+    NOT_ASKED = 13  # of a consumer: the rows are older than it, or of a spool that is no more
 
     @property
     def word(self) -> str:
@@ -79,6 +81,7 @@ OUTAGES = (
     Reason.GATEWAY_DOWN,
     Reason.CLOCK,
     Reason.LOST_DAMAGE,
+    Reason.DISK_DOWN,
     Reason.DROPPED_BUDGET,
     Reason.THINNED,
 )
@@ -150,7 +153,7 @@ def settle(facts: Facts) -> Settled:
     give(Reason.ADAPTER_DOWN, minute - facts.adapter_outage <= reach)
     give(Reason.BAD_QUALITY, minute - last_seen(facts, "bad") <= reach)
     give(Reason.LATE, minute - last_seen(facts, "delayed") <= reach)
-    give(Reason.DEVICE_SILENT, True)
+    give(Reason.DEVICE_SILENT, missing)
     return Settled(due, got, reason)
 
 

@@ -33,22 +33,34 @@ ASIDE_MAX = 3  # damaged files kept; the oldest goes
 BUSY_TIMEOUT_S = 5.0  # only ever waits for a reader's statement
 _SCHEMA = (
     "CREATE TABLE state (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    "CREATE TABLE minute (minute INTEGER PRIMARY KEY, first INTEGER, last INTEGER,"
-    " delayed_first INTEGER, delayed_last INTEGER, body BLOB)",
+    (
+        "CREATE TABLE minute (minute INTEGER PRIMARY KEY, first INTEGER, last INTEGER,"
+        " delayed_first INTEGER, delayed_last INTEGER, body BLOB)"
+    ),
     "CREATE TABLE hour (hour INTEGER PRIMARY KEY, body BLOB)",
     "CREATE TABLE plan (minute INTEGER PRIMARY KEY, body BLOB)",
-    "CREATE TABLE point (idx INTEGER PRIMARY KEY, id TEXT, name TEXT, device TEXT, adapter TEXT,"
-    " area TEXT)",
-    "CREATE TABLE outage (kind INTEGER, name TEXT, from_ns INTEGER, to_ns INTEGER,"
-    " PRIMARY KEY (kind, name, from_ns)) WITHOUT ROWID",
-    "CREATE TABLE verdict (lane TEXT, first INTEGER, last INTEGER, reason INTEGER,"
-    " from_minute INTEGER, to_minute INTEGER, body BLOB,"
-    " PRIMARY KEY (lane, first, reason)) WITHOUT ROWID",
+    (
+        "CREATE TABLE point (idx INTEGER PRIMARY KEY, id TEXT, name TEXT, device TEXT,"
+        " adapter TEXT, area TEXT)"
+    ),
+    (
+        "CREATE TABLE outage (kind INTEGER, name TEXT, from_ns INTEGER, to_ns INTEGER,"
+        " PRIMARY KEY (kind, name, from_ns)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE verdict (lane TEXT, first INTEGER, last INTEGER, reason INTEGER,"
+        " from_minute INTEGER, to_minute INTEGER, body BLOB,"
+        " PRIMARY KEY (lane, first, reason)) WITHOUT ROWID"
+    ),
     "CREATE INDEX verdict_minute ON verdict (to_minute)",
-    "CREATE TABLE dropped (lane TEXT, first INTEGER, last INTEGER, reason INTEGER, at_ns INTEGER,"
-    " PRIMARY KEY (lane, first)) WITHOUT ROWID",
-    "CREATE TABLE consumer (name TEXT PRIMARY KEY, role TEXT, begins INTEGER, committed INTEGER,"
-    " live_from INTEGER, live_to INTEGER) WITHOUT ROWID",
+    (
+        "CREATE TABLE dropped (lane TEXT, first INTEGER, last INTEGER, reason INTEGER,"
+        " at_ns INTEGER, PRIMARY KEY (lane, first)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE consumer (name TEXT PRIMARY KEY, role TEXT, begins INTEGER,"
+        " committed INTEGER, live_from INTEGER, live_to INTEGER) WITHOUT ROWID"
+    ),
 )
 _PUT_MINUTE = "INSERT OR REPLACE INTO minute VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_STATE = "INSERT OR REPLACE INTO state VALUES (?, ?)"
@@ -61,6 +73,7 @@ class Store:
         """Use `open` or `open_read_only`."""
         self.path = path
         self.set_aside = set_aside  # name of the damaged file this start found
+        self.is_damaged = False  # SQLite said so while it was used
         self._db = db
 
     @classmethod
@@ -75,7 +88,7 @@ class Store:
             except (sqlite3.DatabaseError, ValueError, TypeError) as error:
                 if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
                     raise
-                aside = _put_aside(path)
+                aside = put_aside(path)
                 db = _connection(path)
             return cls(path, db, set_aside=aside)
         except (OSError, sqlite3.Error) as error:
@@ -117,7 +130,7 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            raise StorageFault(f"{self.path}: {error}") from error
+            raise self._fault(error) from error
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -134,7 +147,12 @@ class Store:
         try:
             return self._db.execute(question, values).fetchall()
         except sqlite3.Error as error:
-            raise StorageFault(f"{self.path}: {error}") from error
+            raise self._fault(error) from error
+
+    def _fault(self, error: sqlite3.Error) -> StorageFault:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        self.is_damaged |= code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        return StorageFault(f"{self.path}: {error}")
 
     def put(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Inside a transaction."""
@@ -196,18 +214,20 @@ def _connection(path: Path) -> sqlite3.Connection:
                 db.execute(statement)
             db.execute(_PUT_STATE, ("format", FORMAT))
             db.execute("COMMIT")
-        found = db.execute("SELECT value FROM state WHERE name = 'format'").fetchone()
-        if found is None or found[0] != FORMAT:
-            raise ValueError(f"format {found}")
-        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise ValueError("damaged pages")
+        _check_format(db)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _put_aside(path: Path) -> str:
+def _check_format(db: sqlite3.Connection) -> None:
+    found = db.execute("SELECT value FROM state WHERE name = 'format'").fetchone()
+    if found is None or found[0] != FORMAT:
+        raise ValueError(f"format {found}")
+
+
+def put_aside(path: Path) -> str:
     """Out of the way, kept for a person to look at; the name it has now."""
     kept = sorted(path.parent.glob(f"{path.name}.damaged-*"), key=lambda p: int(p.suffix[9:]))
     number = int(kept[-1].suffix[9:]) + 1 if kept else 1

@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from gateway.alarms.journal import Journal
 from gateway.config import PluginConfig, SiteConfig
 from gateway.contract.adapter import AdapterContext
 from gateway.contract.sink import SinkContext
+from gateway.ledger.ledger import Ledger, LedgerOptions, Progress, open_ledger
+from gateway.ledger.settle import Reason
 from gateway.model.alarm import AlarmEvent, AlarmState
 from gateway.model.errors import StorageFault
 from gateway.model.point import PointTable
@@ -33,6 +36,8 @@ from gateway.runtime.intake import Intake
 from gateway.runtime.judge import Judge
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.latency import LatencyMeter
+from gateway.runtime.ledger_keeper import CURSOR as LEDGER_CURSOR
+from gateway.runtime.ledger_keeper import LedgerKeeper, World
 from gateway.runtime.live import LiveTable
 from gateway.runtime.notary import Notary
 from gateway.runtime.plugins import Plugins
@@ -43,6 +48,7 @@ from gateway.spool import Spool, SpoolOptions
 from gateway.spool.registry import Registry
 
 JUDGE_CURSOR = "judge"
+ADAPTER_DOWN = {"starting", "connecting", "waiting", "faulty"}  # no sample can come in
 _COUNT_ROWS_MAX = 10_000_000
 NS_PER_S = 1_000_000_000
 GUARD_INTERVAL_S = 1.0
@@ -65,6 +71,7 @@ class Ports:
     now_ns: NowNs = now_ns
     open_spool: Callable[[Path, SpoolOptions], Spool] = Spool.open
     open_journal: Callable[[Path], Journal] = Journal.open
+    open_ledger: Callable[[Path, LedgerOptions], Ledger] = open_ledger
 
 
 SYSTEM = Ports()
@@ -89,6 +96,7 @@ class Core:
     started_ns: int
     statuses: dict[str, StatusCell] = field(default_factory=dict)
     deliveries: dict[str, SampleDelivery] = field(default_factory=dict)
+    keeper: LedgerKeeper | None = None
     tellers: dict[str, AlarmDelivery] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     failed: asyncio.Event = field(default_factory=asyncio.Event)  # only a new start can help
@@ -174,6 +182,8 @@ class Core:
             self.ports.now_ns,
         )
         self._supervise("notary", notary.run)
+        if self.keeper is not None:
+            self._supervise("ledger", self.keeper.run)
         self._supervise("judge", self.judge.run, first_s=0.1, max_s=1.0)
         for name, delivery in self.deliveries.items():
             self._supervise(f"sink {name}", delivery.run)
@@ -222,6 +232,8 @@ class Core:
         laggard = max(self.deliveries.values(), key=lambda each: each.behind)
         if laggard.behind:
             laggard.forget(laggard.cursor.committed + max(1, laggard.behind // 5))
+        if self.keeper is not None:
+            await self.keeper.let_go()
         await self.judge.checkpoint()
 
     def _start_adapter(self, config: PluginConfig) -> None:
@@ -391,15 +403,65 @@ def _assemble(  # noqa: PLR0917  each a thing of its own
     judge.status = core.status("judge")
     judge.on_events = core.on_events
     judge.on_unrecorded = core.on_unrecorded
+    if config.ledger.enabled:
+        core.keeper = keeper_of(core)
+        judge.on_passed_over = partial(core.keeper.refused_now, JUDGE_CURSOR)
     for sink in config.sinks:
         _add_sink(core, sink)
-    wanted = {JUDGE_CURSOR}.union(*(each.lanes.names for each in core.deliveries.values()))
+    wanted = {JUDGE_CURSOR, *([LEDGER_CURSOR] if core.keeper else [])}.union(
+        *(each.lanes.names for each in core.deliveries.values())
+    )
     for name in spool.cursor_names():
         if name not in wanted:  # of a sink that is gone: it would hold its rows for ever
             depth = spool.stats().depth.get(name, 0)
             log.warning("%s is no longer configured: %d rows it had not taken go", name, depth)
             spool.drop_cursor(name)
     return core
+
+
+def keeper_of(core: Core) -> LedgerKeeper:
+    """The completeness ledger over this core. It opens its file when it runs."""
+    section = core.config.ledger
+    options = LedgerOptions(
+        delayed_after_s=section.delayed_after_s,
+        clock_tolerance_s=core.config.judging.clock_tolerance_s,
+        keep_minutes_days=section.keep_minutes_days,
+        keep_days=section.keep_days,
+    )
+    return LedgerKeeper(
+        core.config.data_dir / "ledger",
+        core.spool,
+        core.points,
+        options,
+        World(lambda: _adapters_up(core), lambda: _progress(core), lambda: _refusals(core)),
+        core.counters.component("ledger"),
+        core.status("ledger"),
+        core.ports.now_ns,
+        open_ledger=core.ports.open_ledger,
+    )
+
+
+def _adapters_up(core: Core) -> dict[str, bool]:
+    names = [adapter.name for adapter in core.config.adapters]
+    return {name: core.status(f"adapter {name}").state not in ADAPTER_DOWN for name in names}
+
+
+def _progress(core: Core) -> list[Progress]:
+    found = [Progress(JUDGE_CURSOR, "judge", core.judge.cursor.committed)]
+    for name, delivery in core.deliveries.items():
+        role = "store" if name == core.config.history.sink else "forward"
+        lanes = delivery.lanes
+        found.append(Progress(lanes.main.name, role, lanes.main.committed, *lanes.done_ahead))
+    return found
+
+
+def _refusals(core: Core) -> dict[Reason, int]:
+    counts = core.counters.of("intake")
+    disk = ("unsaved.StorageFault", "unsaved.stuck")
+    return {
+        Reason.DISK_DOWN: sum(counts.get(name, 0) for name in disk),
+        Reason.DROPPED_BUDGET: counts.get("unsaved.SpoolFull", 0),
+    }
 
 
 def build_rule_set(
@@ -452,6 +514,7 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
                 counters=counters,
                 status=status,
                 backoff=backoff,
+                verdicts=core.keeper,
                 limits=core.config.delivery,
             )
     if kind.build_alarms is not None:

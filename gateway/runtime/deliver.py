@@ -21,6 +21,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from gateway.config.schema import DeliverySection
 from gateway.contract.adapter import Counters
@@ -64,6 +67,19 @@ class SetAside:
                 file.write(json.dumps({**line, "reason": reason}, ensure_ascii=False) + "\n")
 
 
+class Verdicts(Protocol):
+    """Whoever keeps account of what a sink will never have. Neither call raises, and both return
+    before the sink commits."""
+
+    async def refused(self, lane: str, offsets: Sequence[int], batch: Batch) -> None:
+        """Rows of `lane` (the name of a cursor), at these offsets."""
+        ...
+
+    async def gave_up(self, lane: str, first: int, end: int) -> None:
+        """Rows [first, end)."""
+        ...
+
+
 @dataclass
 class SampleDelivery:
     """Feeds one sample sink."""
@@ -76,6 +92,7 @@ class SampleDelivery:
     status: StatusCell
     backoff: Backoff
     limits: DeliverySection = field(default_factory=DeliverySection)
+    verdicts: Verdicts | None = None
     linger_s: float = 0.5  # how long to wait for a fuller batch; a store likes few large writes
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic_s: Callable[[], float] = lambda: asyncio.get_running_loop().time()
@@ -112,6 +129,9 @@ class SampleDelivery:
     async def _drop_forgotten(self) -> None:
         if self.cursor.committed >= self._forget_to:
             return
+        if self.verdicts is not None:
+            end = self.lanes.end_of_backlog(self._forget_to)
+            await self.verdicts.gave_up(self.cursor.name, self.cursor.committed, end)
         dropped = await self.lanes.give_up(self._forget_to)
         self.counters.count("dropped", dropped, reason="spool_budget")
         self.dropped_count += dropped
@@ -276,13 +296,15 @@ class SampleDelivery:
                 if len(portion.batch) > 1:
                     await self._halves(portion)
                 else:
-                    self.rejected_count += 1
-                    self.set_aside.put(portion.batch, [0], [str(error)])
+                    await self._reject(portion, [0], [str(error)])
                 return
             self.backoff.reset()
             self._is_up = True
             self._say_connected()
-            self._count(portion, result)
+            self.stored_count += result.accepted
+            self.duplicate_count += result.duplicate
+            if len(result.rejected):
+                await self._reject(portion, result.rejected.tolist(), result.reasons)
             return
 
     async def _bounded(self, portion: Portion) -> WriteResult:
@@ -314,12 +336,16 @@ class SampleDelivery:
         await self._write(Portion(batch.take(slice(0, half)), portion.end - behind, portion.ahead))
         await self._write(Portion(batch.take(slice(half, None)), portion.end, portion.ahead))
 
-    def _count(self, portion: Portion, result: WriteResult) -> None:
-        self.stored_count += result.accepted
-        self.duplicate_count += result.duplicate
-        if len(result.rejected):
-            self.rejected_count += len(result.rejected)
-            self.set_aside.put(portion.batch, result.rejected.tolist(), result.reasons)
+    async def _reject(self, portion: Portion, rows: Sequence[int], reasons: Sequence[str]) -> None:
+        self.rejected_count += len(rows)
+        self.set_aside.put(portion.batch, rows, reasons)
+        if self.verdicts is not None:
+            first, ascending = portion.end - len(portion.batch), sorted(rows)
+            await self.verdicts.refused(
+                self.lanes.lane_of(portion),
+                [first + row for row in ascending],
+                portion.batch.take(np.array(ascending, np.int64)),
+            )
 
 
 class _TooSlow(Unavailable):

@@ -90,6 +90,7 @@ class Judge:
     alarms: BookConfig = field(default_factory=BookConfig)
     on_events: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
     on_unrecorded: Callable[[Sequence[AlarmEvent]], None] = lambda _events: None
+    on_passed_over: Callable[[int, Batch], None] = lambda _offset, _batch: None
     monotonic_s: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
     rules: RuleSet = field(init=False)
@@ -298,6 +299,7 @@ class Judge:
         """One row that the core cannot judge must not end all judging: it is in the store, it is
         told loudly, and the next row goes on."""
         self._say_not_judged(chunk.batch, f"at offset {chunk.start}")
+        self.on_passed_over(chunk.start, chunk.batch)
         self._poison = None
 
     def _say_not_judged(self, batch: Batch, where: str) -> None:

@@ -70,6 +70,17 @@ class Lanes:
         return self._live
 
     @property
+    def done_ahead(self) -> tuple[int, int]:
+        """The rows the live lane has done: [mark, committed); empty while there is one lane."""
+        if self._mark is None or self._live is None:
+            return 0, 0
+        return self._mark.committed, max(self._mark.committed, self._live.committed)
+
+    def lane_of(self, portion: Portion) -> str:
+        """The name of the cursor the rows came by."""
+        return self._live_name if portion.ahead else self.main.name
+
+    @property
     def is_split(self) -> bool:
         return self._live is not None
 
@@ -178,10 +189,14 @@ class Lanes:
 
     async def give_up(self, before: int) -> int:
         """Drop the rows before `before` that are not committed, at most the backlog; how many."""
-        limit = before if self._mark is None else min(before, self._mark.committed)
+        limit = self.end_of_backlog(before)
         dropped = max(0, limit - self.main.committed)
         await _move(self.main, limit)
         return dropped
+
+    def end_of_backlog(self, before: int) -> int:
+        """How far rows before `before` may be given up: not beyond the mark."""
+        return before if self._mark is None else min(before, self._mark.committed)
 
     def rewind(self) -> None:
         """Back to what is committed."""

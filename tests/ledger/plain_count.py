@@ -67,7 +67,9 @@ def count(rows: list[Row]) -> Book:
     return book
 
 
-def settle(book: Book, *, minute: int, point: int, world: dict) -> tuple[int, int, str]:
+def settle(  # noqa: PLR0911  a list of answers, read from the top
+    book: Book, *, minute: int, point: int, world: dict
+) -> tuple[int, int, str]:
     """(due, got, reason) of one minute of one point. `world`: interval_s and since by point,
     closed_ns, outages [(reason, adapter, from_minute, to_minute)], adapter by point."""
     interval_s = world["interval_s"][point]

@@ -239,7 +239,7 @@ def test_the_books_balance_and_never_claim_what_a_consumer_has_not(history, data
             dropped = range(begin, data.draw(st.integers(begin + 1, committed)))
             ledger.gave_up(STORE, dropped.start, dropped.stop, Reason.DROPPED_BUDGET, acts[-1][1])
         refused = [offset for offset in refused if offset not in dropped]
-        for lane, part in ((STORE, range(committed)), (STORE + ".live", range(live_from, live_to))):
+        for lane, part in ((STORE, range(committed)), (STORE + "/live", range(live_from, live_to))):
             mine = [offset for offset in refused if offset in part]
             for _ in range(2):  # told again after a crash
                 ledger.refused(lane, mine, batch_of([rows[offset] for offset in mine]))
