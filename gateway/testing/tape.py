@@ -331,11 +331,13 @@ def _watched_sqlite(tape: Tape, *, syncs_directories: bool) -> Iterator[None]:
     finally:
         library.sqlite3_vfs_unregister(ctypes.byref(shim.vfs))
         library.sqlite3_vfs_register(real, 1)
-        _KEPT[:] = [kept for kept in (*_KEPT, shim) if kept.has_open]
+        shim.rest()
+        _KEPT.append(shim)
 
 
 _KEPT: list[_Shim] = []
-"""A connection that is closed later still calls them."""
+"""Every one there was: a connection that is closed later, by a garbage collection at the end of the
+process say, still goes through its VFS, whether any of its files was watched or not."""
 
 
 class _Shim:
@@ -356,9 +358,9 @@ class _Shim:
         self._close, self._write = _CLOSE(self._on_close), _WRITE(self._on_write)
         self._truncate, self._sync = _TRUNCATE(self._on_truncate), _SYNC(self._on_sync)
 
-    @property
-    def has_open(self) -> bool:
-        return bool(self._files)
+    def rest(self) -> None:
+        """Nothing is noted or refused any more, and what was noted may go."""
+        self._tape = Tape(self._tape.directory)
 
     def _open(self, vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:
         path = ctypes.string_at(name).decode() if name else ""
