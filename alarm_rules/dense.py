@@ -10,13 +10,13 @@ once and the rest is done on it alone, since numpy's masked copies cost more tha
 
 **Same events as the general path, to the bit**: a test tells random ticks both ways. It steps in
 only where no calibration plays a part, nothing was found by a clock, and each time is past the last
-word of its instance. Instances whose delay has run out come along as rows that say nothing.
+word of its instance. Delays that run out are known by their keys, and need no row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +30,34 @@ Int = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What became of a tick: changes, the instances touched, and the next deadline among them."""
+    """What became of a tick: changes, runs that began and that lasted, the next deadline."""
 
     changes: Changes | None
-    instance: Int
+    begun: Int  # keys, ascending
+    lasted: Int  # keys
     due_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """Turns by element: where in the flat table, where in the rows read as one, and when."""
+    """Turns by element: where in the flat table, and when."""
 
     key: Int
-    at: Int
     time_ns: Int
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+class Told(NamedTuple):
+    """Levels that turned, each with the run that did it."""
+
+    key: Int
+    time_ns: Int
+    sampled: NDArray[np.bool_]  # by a sample of that time
+    began_ns: Int
+    cause: NDArray[np.float64]
+    quality: NDArray[np.uint8]
 
 
 def is_dense(signals: Signals, state: Columns) -> bool:
@@ -54,92 +68,113 @@ def is_dense(signals: Signals, state: Columns) -> bool:
     return bool((signals.time_ns > seg.rows_of(state["floor_ns"], instance)).all())
 
 
-def with_silent(signals: Signals, instances: Int, state: Columns) -> Signals:
-    """The signals and, where not among them, `instances` (ascending) that say nothing."""
-    if len(instances) == 0 or len(signals) == len(state):
-        return signals
-    at = np.searchsorted(signals.instance, instances)
-    known = np.append(signals.instance, -1)[at] == instances
-    at, instances = at[~known], instances[~known]
-    if len(instances) == 0:
-        return signals
-    size = len(signals) + len(instances)
-    silent = at + np.arange(len(at))
-    rows = np.ones(size, np.bool_)
-    rows[silent] = False
-    row = np.flatnonzero(rows)
-
-    def spread(said: NDArray[Any], silence: Any) -> NDArray[Any]:
-        found = np.empty((size, *said.shape[1:]), said.dtype)
-        found[row], found[silent] = said, silence
-        return found
-
-    return Signals(
-        instance=spread(signals.instance, instances),
-        time_ns=spread(signals.time_ns, state["floor_ns"].take(instances)),
-        set=spread(signals.set, 0),
-        reset=spread(signals.reset, 0),
-        value=spread(signals.value, np.nan),
-        quality=spread(signals.quality, 0),
-    )
-
-
-def tick(state: Columns, signals: Signals, now_ns: int, *, swept: bool) -> Tick:
-    """Take the signals in. `swept`: a deadline may have passed by `now_ns`."""
-    instance, wide = signals.instance, state["condition"].shape[1]
-    key = _keys(instance, wide, len(state))
+def tick(state: Columns, signals: Signals, now_ns: int, *, late: Int | None) -> Tick:
+    """Take the signals in. `late`: keys whose delay ends by `now_ns`, ascending; None: no clock is
+    asked, a delay ends by the samples alone."""
+    instance, wide, size = signals.instance, state["condition"].shape[1], len(state)
+    key = _keys(instance, wide, size)
     condition, output, due_ns = (_by_cell(state, n, key) for n in ("condition", "output", "due_ns"))
-    time_ns = np.repeat(signals.time_ns, wide) if wide > 1 else signals.time_ns
-    now = np.greater(condition, signals.reset.reshape(-1))  # stood and was not reset
-    now |= signals.set.reshape(-1)
+    time_ns = np.concatenate([signals.time_ns] * wide) if wide > 1 else signals.time_ns
+    now = np.greater(condition, seg.flat(signals.reset))  # stood and was not reset
+    now |= seg.flat(signals.set)
     edge = now != condition
     end_ns = time_ns
-    if swept:
+    if late is not None:
         end_ns = np.where(edge, time_ns, np.maximum(time_ns, now_ns))
-    lasted = np.flatnonzero(due_ns <= end_ns)
-    old = _Cells(_picked(key, lasted), lasted, due_ns.take(lasted))
+    lasted = (due_ns <= end_ns).nonzero()[0]
+    old_key = _picked(key, lasted)
     if len(lasted):
-        floor_ns = state["floor_ns"].take(_picked(instance, lasted // wide))
-        np.maximum(old.time_ns, floor_ns, out=old.time_ns)
         output = output.copy()
         output[lasted] ^= True
-    begun = np.flatnonzero(edge)
+    if late is not None and len(late):
+        old_key = _joined(old_key, _of_silent(late, instance, size))
+    old = _lasted(state, old_key)
+    begun = edge.nonzero()[0]
     key, value = _picked(key, begun), now.take(begun)
     time_ns = time_ns.take(begun)
     effect_ns = time_ns + _delay(state, key, value)
     moves = value != output.take(begun)
     at_once = effect_ns <= np.maximum(time_ns, now_ns)
-    turned = np.flatnonzero(moves & at_once)
-    new = _Cells(key.take(turned), begun.take(turned), effect_ns.take(turned))
+    at_once &= moves
+    turned = at_once.nonzero()[0]
+    row = _row(begun, signals) if wide > 1 else begun
+    new = _Cells(key.take(turned), effect_ns.take(turned))
     changes = None
-    if len(lasted) or len(turned):
-        changes = _changes(state, signals, old, new)
-    row = begun // wide if wide > 1 else begun
+    if len(old) or len(new):
+        changes = changes_by(state, _told(state, signals, old, new, row.take(turned)))
+    _write(state, key, value, time_ns, signals.value.take(row), signals.quality.take(row))
+    moves ^= at_once  # what moves, but later
+    np.logical_not(moves, out=moves)
+    effect_ns[moves] = FOREVER
+    due_ns = _flat(state, "due_ns")
+    due_ns[old.key] = FOREVER
+    due_ns[key] = effect_ns
+    _turn_outputs(state, old, new)
+    _note_words(state, signals, old, new)
+    return Tick(changes, key, old.key, int(effect_ns.min(initial=FOREVER)))
+
+
+def _of_silent(late: Int, instance: Int, size: int) -> Int:
+    """Those keys whose instance says nothing."""
+    if len(instance) == 0:
+        return late
+    if len(instance) == size:
+        return late[:0]
+    of = late % size
+    at = instance.searchsorted(of)
+    at[at == len(instance)] = 0
+    silent: Int = late[instance.take(at) != of]
+    return silent
+
+
+def _lasted(state: Columns, key: Int) -> _Cells:
+    """The turns of runs that lasted, at their deadline or the last word after it."""
+    if len(key) == 0:
+        return _Cells(key, key)
+    floor_ns = state["floor_ns"].take(key % len(state))
+    return _Cells(key, np.maximum(_flat(state, "due_ns").take(key), floor_ns))
+
+
+def _write(  # noqa: PLR0917  the columns of an open run
+    state: Columns,
+    key: Int,
+    value: NDArray[np.bool_],
+    time_ns: Int,
+    cause: NDArray[np.float64],
+    quality: NDArray[np.uint8],
+) -> None:
+    """The runs that begin."""
+    if len(key) == 0:
+        return
     _flat(state, "condition")[key] = value
     _flat(state, "since_ns")[key] = time_ns
-    _flat(state, "cause")[key] = signals.value.take(row)
-    _flat(state, "quality")[key] = signals.quality.take(row)
-    _flat(state, "due_ns")[old.key] = FOREVER
-    effect_ns[~(moves & ~at_once)] = FOREVER
-    _flat(state, "due_ns")[key] = effect_ns
-    _flat(state, "output")[old.key] ^= True
-    _flat(state, "output")[new.key] ^= True
-    _note_words(state, signals, old, new, wide)
-    return Tick(changes, instance, int(effect_ns.min(initial=FOREVER)))
+    _flat(state, "cause")[key] = cause
+    _flat(state, "quality")[key] = quality
+
+
+def _turn_outputs(state: Columns, old: _Cells, new: _Cells) -> None:
+    output = _flat(state, "output")
+    for cells in (old, new):  # one after the other: a level may turn twice
+        if len(cells):
+            output[cells.key] ^= True
 
 
 def _keys(instance: Int, wide: int, size: int) -> Int | None:
-    """The cells of the rows in the flat table; None: all there are, in order."""
+    """The cells of the rows in the flat table, level by level; None: all there are, in order."""
     if len(instance) == size:
         return None
     if wide == 1:
         return instance
-    return (np.repeat(instance * wide, wide).reshape(-1, wide) + np.arange(wide)).reshape(-1)
+    return (np.arange(0, wide * size, size)[:, None] + instance).reshape(-1)
+
+
+def _row(cell: Int, signals: Signals) -> Int:
+    return cell % max(len(signals), 1)
 
 
 def _flat(state: Columns, name: str) -> NDArray[Any]:
     """A column as one row: a view, to write into."""
-    return state[name].reshape(-1)
+    return seg.flat(state[name])
 
 
 def _by_cell(state: Columns, name: str, key: Int | None) -> NDArray[Any]:
@@ -161,34 +196,52 @@ def _delay(state: Columns, key: Int, value: NDArray[np.bool_]) -> Int:
     return on_ns
 
 
-def _note_words(state: Columns, signals: Signals, old: _Cells, new: _Cells, wide: int) -> None:
+def _note_words(state: Columns, signals: Signals, old: _Cells, new: _Cells) -> None:
     """A sample is a last word, and so is what a delay said after it."""
     floor_ns = state["floor_ns"]
-    seg.write_rows(floor_ns, signals.instance, signals.time_ns)
+    if len(signals):
+        seg.write_rows(floor_ns, signals.instance, signals.time_ns)
     for cells in (old, new):
-        if len(cells.key):
-            np.maximum.at(floor_ns, cells.key // wide, cells.time_ns)
+        if len(cells):
+            np.maximum.at(floor_ns, cells.key % len(state), cells.time_ns)
 
 
-def _changes(state: Columns, signals: Signals, old: _Cells, new: _Cells) -> Changes:
-    """Turns of levels into changes of the most severe one. `state` is as it was before."""
-    wide = state["condition"].shape[1]
-    row = new.at // wide
-    spoken_ns = signals.time_ns.take(row)
-    key = np.concatenate([old.key, new.key])
-    instance = key // wide
-    columns: list[Any] = [
-        instance,
-        key - instance * wide,
-        np.concatenate([old.time_ns, new.time_ns]),
-        np.concatenate([np.zeros(len(old.key), np.bool_), new.time_ns == spoken_ns]),
-        np.ones(len(key), np.bool_),
-        np.concatenate([_flat(state, "since_ns").take(old.key), spoken_ns]),
-        np.concatenate([_flat(state, "cause").take(old.key), signals.value.take(row)]),
-        np.concatenate([_flat(state, "quality").take(old.key), signals.quality.take(row)]),
-    ]
-    if len(old.key) and len(new.key):
-        order = np.argsort(key, kind="stable")
+def _told(state: Columns, signals: Signals, old: _Cells, new: _Cells, row: Int) -> list[Told]:
+    """`state` is as it was before; `row`: the signals that made the new ones."""
+    found = []
+    if len(old):
+        columns = (seg.flat(state[name]).take(old.key) for name in ("since_ns", "cause", "quality"))
+        found.append(Told(old.key, old.time_ns, np.zeros(len(old), np.bool_), *columns))
+    if len(new):
+        began_ns = signals.time_ns.take(row)
+        cause, quality = signals.value.take(row), signals.quality.take(row)
+        found.append(Told(new.key, new.time_ns, new.time_ns == began_ns, began_ns, cause, quality))
+    return found
+
+
+def changes_by(state: Columns, told: list[Told]) -> Changes:
+    """Turns of levels into changes of the most severe one. Of one level the older turn stands
+    first."""
+    columns: list[Any] = [*told[0]]
+    if len(told) > 1:
+        columns = [np.concatenate(column) for column in zip(*told, strict=True)]
+    key, *columns = columns
+    level = key // len(state)
+    instance = key - level * len(state)
+    if not seg.is_ascending(instance, strictly=True):
+        order = instance.argsort(kind="stable")
+        instance, level = instance.take(order), level.take(order)
         columns = [column.take(order) for column in columns]
-    columns.append(True)  # no level twice, instances ascend
-    return changes_of(Turns(*columns), state)
+    time_ns, sampled, began_ns, cause, quality = columns
+    changed = np.ones(len(key), np.bool_)
+    return changes_of(
+        Turns(instance, level, time_ns, sampled, changed, began_ns, cause, quality, each_once=True),
+        state,
+    )
+
+
+def _joined(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Mostly one of the two is empty."""
+    if len(one) == 0:
+        return other
+    return one if len(other) == 0 else np.concatenate([one, other])

@@ -30,10 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
+from alarm_rules.backlog import Backlog, runs_of
 from alarm_rules.program import Changes, Program
 from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Derived, PointTimes, Rows, Tick
 from gateway.model.batch import Batch
-from gateway.model.quality import BAD
+from gateway.model.quality import BAD, Quality
 
 NO_CLOCK = NEVER - 1
 """A time at which no timer is due, not even one that is due at once."""
@@ -41,6 +42,7 @@ NO_CLOCK = NEVER - 1
 _STRETCHES_MAX = 64
 """Ranges of points remembered: one for each poller that hands over its own points at a time."""
 
+_PLANNED = int(Quality.UNCERTAIN_CALIBRATING)
 Found = tuple[Program, Changes]
 
 
@@ -115,6 +117,43 @@ class Lane:
             usable_ns=usable_ns,
         ), late
 
+    def backlog(self, batch: Batch, time_ns: NDArray[np.int64]) -> Backlog | None:
+        """The rows as runs, one for each point, if they are that and nothing else is to be asked of
+        them: all usable, each later than what was heard of its point before."""
+        if self.span(batch.point_index) is not None:
+            return None
+        found = runs_of(batch.point_index)
+        if found is None:
+            return None
+        head, each = found
+        points = batch.point_index.take(head).astype(np.int64)
+        seen = np.zeros(len(self.heard_ns), np.bool_)
+        seen[points] = True
+        if np.count_nonzero(seen) < len(points):  # one comes back
+            return None
+        most = int(np.maximum.reduce(batch.quality))
+        if most >= BAD or (most and (batch.quality == _PLANNED).any()):
+            return None
+        silence_ns = np.empty(len(time_ns), np.int64)
+        np.subtract(time_ns[1:], time_ns[:-1], out=silence_ns[1:])
+        first_ns = time_ns.take(head)
+        silence_ns[head] = first_ns - self.heard_ns.take(points)
+        if np.minimum.reduce(silence_ns) <= 0 or math.isnan(np.minimum.reduce(batch.value)):
+            return None
+        unheard_ns = int(np.maximum.reduce(silence_ns))
+        unusable_ns = int(np.maximum.reduce(first_ns - self.usable_ns.take(points)))
+        oldest_ns, newest_ns = int(first_ns.min()), int(np.maximum.reduce(time_ns))
+        bounds = (oldest_ns, newest_ns, True, unheard_ns, max(unheard_ns, unusable_ns))
+        return Backlog(
+            batch=batch,
+            time_ns=time_ns,
+            points=points,
+            head=head,
+            each=each,
+            tick=Tick(*bounds, is_later=True),
+            told=lambda: self.rows(batch, time_ns)[0],
+        )
+
     def span(self, point: NDArray[np.int32]) -> slice | None:
         """The points as a range of known ones, if they are one, each once and in order."""
         known, span = self._spanned
@@ -147,11 +186,14 @@ class Lane:
         newest_ns = int(np.maximum.reduce(time_ns))
         before = self._stretches.get((span.start, span.stop))
         if before is not None and before.newest_ns <= oldest_ns:
+            is_later = before.newest_ns < oldest_ns
             unheard_ns = newest_ns - before.oldest_ns
         else:
             silence_ns = time_ns - heard_ns
-            if np.minimum.reduce(silence_ns) < 0:
+            least_ns = int(np.minimum.reduce(silence_ns))
+            if least_ns < 0:
                 return None
+            is_later = least_ns > 0
             unheard_ns = int(np.maximum.reduce(silence_ns))
         unusable_ns = unheard_ns
         if before is None or not before.is_usable:
@@ -168,26 +210,25 @@ class Lane:
             heard_ns=heard_ns,
             usable_ns=usable_ns,
             span=span,
-            tick=Tick(oldest_ns, newest_ns, is_usable, unheard_ns, unusable_ns),
+            tick=Tick(oldest_ns, newest_ns, is_usable, unheard_ns, unusable_ns, is_later),
         )
 
-    def judge(self, rows: Rows, now_ns: int, known_to_ns: int) -> list[Batch]:
+    def judge(self, rows: Rows | Backlog, now_ns: int, known_to_ns: int) -> list[Batch]:
         """Programs in order of their layers; what one derives the next layer sees. Returns the
         derived samples."""
         found: list[Batch] = []
         times = self.times(now_ns)
-        stream, waiting, layer = rows, [rows], 0
+        stream, waiting, layer = rows, list[Rows](), 0
         for program in self.programs:
             if program.layer != layer:
                 layer = program.layer
-                stream = Rows.joined(waiting)
-                waiting = [stream]
+                stream, waiting = _with(stream, waiting), []
             derived = program.judge(stream, times, known_to_ns)
             if derived is not None:
                 batch = self._derived_batch(program, derived)
                 found.append(batch)
                 waiting.append(self.rows(batch, batch.source_time_ns)[0])
-        self._note_heard(Rows.joined(waiting))
+        self._note_heard(_with(stream, waiting))
         return found
 
     def finish(self, now_ns: int, known_to_ns: int) -> list[Found]:
@@ -210,8 +251,13 @@ class Lane:
             received_time_ns=derived.received_ns[declared],
         )
 
-    def _note_heard(self, rows: Rows) -> None:
+    def _note_heard(self, rows: Rows | Backlog) -> None:
         """No row is older than what is known of its point."""
+        if isinstance(rows, Backlog):
+            self._stretches.clear()
+            newest_ns = rows.time_ns.take(rows.stop - 1)
+            self.heard_ns[rows.points] = self.usable_ns[rows.points] = newest_ns
+            return
         if rows.span is not None and rows.tick is not None:
             self._note_tick(rows, rows.span, rows.tick)
             return
@@ -236,6 +282,12 @@ class Lane:
                 if (first < span.stop and span.start < stop) or len(known) >= _STRETCHES_MAX:
                     del known[first, stop]
         known[key] = _Stretch(tick.oldest_ns, tick.newest_ns, tick.is_usable)
+
+
+def _with(rows: Rows | Backlog, more: list[Rows]) -> Rows | Backlog:
+    if not more:
+        return rows
+    return Rows.joined([rows.rows if isinstance(rows, Backlog) else rows, *more])
 
 
 def _usable(batch: Batch) -> NDArray[np.bool_]:

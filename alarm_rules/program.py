@@ -5,7 +5,7 @@
 Per (instance, level) the state is one open **run**: the raw condition, since when, the value and
 quality that began it, and the output after delays. That is all a restart needs to go on with a
 half-elapsed delay. Only levels with an edge or with a delay that ends now are looked at: a **key**
-is such a level, `instance * levels + level`, its place in the state's arrays read as one row.
+is such a level, `level * instances + instance`, its place in the state's arrays read as one row.
 
 Order at one time: what a delay or a clock found comes before what a sample of that time says, as a
 tick between the two would have had it. A delay that ends exactly when the condition does has
@@ -31,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
-from alarm_rules.dense import is_dense, tick, with_silent
+from alarm_rules.backlog import Backlog
+from alarm_rules.broad import PIECE, tick_range
+from alarm_rules.dense import Tick, is_dense, tick
 from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of, taken
 from alarm_rules.turns import Changes, Turns, bits_of, chained, changes_of, joined, most_severe
 from gateway.contract.rule_kind import (
@@ -53,6 +55,10 @@ __all__ = ["Changes", "Program"]
 _PIECE = 1 << 14
 """Signals told at once. Fresh arrays of megabytes cost more than what is written into them: every
 page of them is given by the system anew."""
+
+
+_FEW = 1 << 8
+"""Instances that cost less than the calls that look at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Program:
         self.layer = layer
         self.width = max(level_count, 1)
         self.evaluator = kind.build(self.width)
+        self._has_stands = hasattr(self.evaluator, "stands")
         wide = self.width
         self.state = Columns(
             settings={
@@ -106,6 +113,7 @@ class Program:
                 "step_ns": (np.int64, NEVER),  # time of the last sample that set something
                 "floor_ns": (np.int64, NEVER),  # time of the last word
             },
+            by_column=True,
         )
         none = np.empty(0, np.int64)
         self.layout = Layout(
@@ -122,18 +130,31 @@ class Program:
             instance_live=np.empty(0, np.bool_),
         )
         self.due_ns = FOREVER
+        self._waiting: list[NDArray[np.int64]] | None = None  # keys; see `_overdue`
         self._signals: list[Signals] = []
+        self._early: list[Changes] = []  # found before `finish`
+        self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
         self.is_dense_allowed = True  # a test tells its ticks with and without
         self._is_planned = False  # calibration plays a part in some open run or output
         self._only_slot: NDArray[np.int64] | None = None  # by point, if none has two here
+        self._is_straight = False  # points, slots, groups and instances have the same numbers
 
     # ------------------------------------------------------------------ samples in
 
-    def judge(self, rows: Rows, times: PointTimes, now_ns: int) -> Derived | None:
+    def judge(self, rows: Rows | Backlog, times: PointTimes, now_ns: int) -> Derived | None:
         """Let the rows speak; what they said is kept until `finish`."""
+        if isinstance(rows, Backlog):
+            if self._judge_backlog(rows, now_ns):
+                return None
+            rows = rows.rows
         if len(rows) == 0 or len(self.layout.slot_point) == 0:
             return None
-        chosen = np.flatnonzero(self.evaluator.select(rows))
+        selected = self.evaluator.select(rows)
+        count = np.count_nonzero(selected)
+        if self._has_stands and rows.span and 2 * count > len(rows) > _FEW:
+            chosen = rows.point - rows.span.start  # what the band lets pass says nothing anyway
+        else:
+            chosen = selected.nonzero()[0]
         if len(chosen) == 0:
             return None
         feed = self._feed(rows, chosen)
@@ -144,6 +165,99 @@ class Program:
             self._signals.append(verdict.signals)
         return verdict.derived
 
+    def _judge_backlog(self, backlog: Backlog, now_ns: int) -> bool:
+        """Judge it at once, if that can be done; false: nothing was done."""
+        evaluator: Any = self.evaluator
+        if hasattr(evaluator, "passes") and evaluator.passes(backlog.tick):
+            return True
+        if self._instance_of is None or self._is_planned or not self.is_dense_allowed:
+            return False
+        instance = self._instance_of.take(backlog.points)
+        low, high = evaluator.bands(backlog.points)
+        run, row = backlog.firsts(low, high)
+        if len(run) and instance[run].min() < 0:  # none is judged here, and infinity is beyond
+            judged = instance[run] >= 0
+            run, row = run[judged], row[judged]
+        first_ns, floor_ns = backlog.time_ns[backlog.head[run]], self.state["floor_ns"]
+        if (first_ns <= floor_ns[instance[run]]).any():
+            return False
+        if 2 * len(run) > len(self.state):
+            self._tell_columns(backlog, instance)
+        elif len(run):
+            self._tell_rounds(backlog, instance, (run, row), now_ns)
+        return True
+
+    def _tell_rounds(
+        self,
+        backlog: Backlog,
+        instance: NDArray[np.int64],
+        firsts: tuple[NDArray[np.int64], NDArray[np.int64]],
+        now_ns: int,
+    ) -> None:
+        """Of each run the rows that move its band, a tick for the first ones, the second, …."""
+        evaluator: Any = self.evaluator
+        run, row = firsts
+        last = np.full(len(backlog.points), -1)  # the row that was told last, of each run
+        while len(run):
+            last[run] = row
+            self._tell_rows(backlog, instance[run], row)
+            run, row = backlog.nexts(run, row, *evaluator.bands(backlog.points[run]))
+        ahead = backlog.stop - 1  # what is due up to there is known to be
+        run = ((last >= 0) & (last < ahead)).nonzero()[0]
+        run = run[backlog.time_ns[ahead[run]] > now_ns]
+        if len(run):
+            self._tell_rows(backlog, instance[run], ahead[run])
+
+    def _tell_rows(
+        self, backlog: Backlog, instance: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> None:
+        evaluator: Any = self.evaluator
+        order = instance.argsort(kind="stable")
+        instance, row = instance[order], row[order]
+        signals = self._signals_of(backlog, instance, row)
+        evaluator.note(instance, signals.time_ns)
+        changes = self._tick(signals, NEVER, swept=False)
+        if changes is not None:
+            self._early.append(changes)
+
+    def _signals_of(
+        self, backlog: Backlog, instance: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> Signals:
+        evaluator: Any = self.evaluator
+        batch, value = backlog.batch, backlog.batch.value[row]
+        sets, resets = evaluator.said(instance, value)
+        quality = batch.quality[row]
+        return Signals(instance, backlog.time_ns[row], sets, resets, value, quality)
+
+    def _tell_columns(self, backlog: Backlog, instance: NDArray[np.int64]) -> None:
+        """Every row of every run that is judged here: the first of each as one tick, and so on; by
+        pieces of instances that a cache holds."""
+        evaluator: Any = self.evaluator
+        order = seg.sort_stable(instance + 1, len(self.state) + 1)
+        order = order[np.count_nonzero(instance < 0) :]
+        for first in range(0, len(order), PIECE):
+            run = order[first : first + PIECE]
+            piece = instance[run]
+            for has, row in backlog.columns(run):
+                told = piece if has is None else piece[has]
+                signals = self._signals_of(backlog, told, row)
+                self._tell_column(signals)
+            evaluator.note(piece, backlog.time_ns[backlog.stop[run] - 1])
+            self._tell(piece)
+
+    def _tell_column(self, signals: Signals) -> None:
+        """As `_tick`, without a clock; the evaluator is told by who asks."""
+        self._keep_said(signals)
+        rows = seg.as_slice(signals.instance)
+        if isinstance(rows, slice):
+            found = tick_range(self.state, signals, rows, NEVER, due_ns=self.due_ns)
+            self._waiting, self.due_ns = None, min(self.due_ns, found.due_ns)
+        else:
+            found = tick(self.state, signals, NEVER, late=None)
+            self._wait(found.begun, found.due_ns)
+        if found.changes is not None:
+            self._early.append(found.changes)
+
     def _feed(self, rows: Rows, chosen: NDArray[np.int64]) -> Feed:
         """The chosen rows once for each of their slots, in order of (group, time)."""
         layout, point = self.layout, rows.point
@@ -152,7 +266,9 @@ class Program:
             row = slice(None)
         else:
             point = point.take(chosen)
-        if self._only_slot is not None:
+        if self._is_straight:
+            slot = point
+        elif self._only_slot is not None:
             slot = self._only_slot.take(point)
             if slot.min() < 0:
                 inside = np.flatnonzero(slot >= 0)
@@ -160,7 +276,7 @@ class Program:
         else:
             owner, slot = seg.gather_lists(layout.point_start, layout.point_slots, point)
             row = chosen[owner]
-        group = layout.slot_group.take(slot)
+        group = slot if self._is_straight else layout.slot_group.take(slot)
         if not seg.is_ascending(group, strictly=True):
             order = seg.group_sort(group, rows.time_ns[row], len(layout.group_start))
             group, slot = group.take(order), slot.take(order)
@@ -169,7 +285,9 @@ class Program:
         columns: Any = (getattr(rows, name) for name in names)
         if not isinstance(row, slice):
             columns = (column.take(row) for column in columns)
-        return Feed(group, slot, *columns)
+        is_later = rows.tick is not None and rows.tick.is_later
+        found: Any = (group, slot, *columns, is_later)
+        return Feed(*found)
 
     # ------------------------------------------------------------------ changes out
 
@@ -181,33 +299,112 @@ class Program:
                 self._signals.append(timed)
         parts, self._signals = self._signals, []
         swept = self.due_ns <= now_ns
+        early, self._early = self._early, []
         if not parts and not swept:
-            return None
+            return chained(early)
         signals = merged(parts, self.width)
         if signals.quality.any() and (signals.quality == PLANNED).any():
             self._is_planned = True
         if self.is_dense_allowed and not self._is_planned and is_dense(signals, self.state):
             changes = self._tick(signals, now_ns, swept=swept)
-        else:
-            changes = self._in_order(signals, now_ns, swept=swept)
+            return chained([*early, changes] if changes is not None else early)
+        changes = self._in_order(signals, now_ns, swept=swept)
+        self._waiting = None
         if swept:
             self._find_due()
-        return changes
+        return chained([*early, changes] if changes is not None else early)
 
     def _tick(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
         """Every instance said one thing at most."""
         state = self.state
-        if not self.evaluator.latest_wins and len(signals):
-            seg.write_rows(state["set_at"], signals.instance, signals.set)
-            seg.write_rows(state["step_ns"], signals.instance, signals.time_ns)
-        if swept:
-            late = np.flatnonzero(self._column("due_ns") <= now_ns) // self.width
-            signals = with_silent(signals, late[seg.heads(late)], state)
-        found = tick(state, signals, now_ns, swept=swept)
-        self.due_ns = min(self.due_ns, found.due_ns)
-        if len(found.instance):
-            self._tell(found.instance)
+        self._keep_said(signals)
+        rows = seg.as_slice(signals.instance)
+        if isinstance(rows, slice) and 2 * len(signals) > len(state) > _FEW:
+            return self._tick_range(signals, rows, now_ns, swept=swept)
+        late = self._overdue(now_ns) if swept else None
+        found = tick(state, signals, now_ns, late=late)
+        self._wait(found.begun, found.due_ns)
+        self._tell_of_tick(signals.instance, found)
         return found.changes
+
+    def _keep_said(self, signals: Signals) -> None:
+        """To know a repeat of its time by."""
+        if not self.evaluator.latest_wins and len(signals):
+            rows = seg.as_slice(signals.instance)
+            self.state["set_at"][rows] = signals.set
+            self.state["step_ns"][rows] = signals.time_ns
+
+    def _tick_range(
+        self, signals: Signals, instances: slice, now_ns: int, *, swept: bool
+    ) -> Changes | None:
+        """Most of them, and they stand side by side."""
+        state, changes, due_ns = self.state, [], self.due_ns
+        is_every = len(signals) == len(state)
+        if swept and not is_every:  # those that say nothing
+            late = self._overdue(now_ns)
+            instance = late % len(state)
+            late = late[(instance < instances.start) | (instance >= instances.stop)]
+            silent = tick(state, taken(signals, slice(0)), now_ns, late=late)
+            self._tell_of_tick(signals.instance[:0], silent)
+            changes = [] if silent.changes is None else [silent.changes]
+        found = tick_range(state, signals, instances, now_ns, due_ns=due_ns)
+        self.due_ns = found.due_ns if swept and is_every else min(self.due_ns, found.due_ns)
+        self._waiting = None
+        self._tell(signals.instance)
+        if found.changes is not None:
+            changes.append(found.changes)
+        return chained(changes)
+
+    def _tell_of_tick(self, instance: NDArray[np.int64], found: Tick) -> None:
+        """How levels stand follows from the runs that began, who is busy from all of it."""
+        if self._has_stands:
+            instance = self._instances_of(found.begun)
+        elif len(found.lasted):
+            instance = np.union1d(instance, found.lasted % len(self.state))
+        if len(instance):
+            self._tell(instance)
+
+    def _instances_of(self, key: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ascending, none twice; of keys that ascend."""
+        if self.width == 1 or len(key) < 2:
+            return key % len(self.state)
+        instance = key % len(self.state)
+        instance.sort()
+        return instance[seg.heads(instance)]
+
+    def _wait(self, key: NDArray[np.int64], due_ns: int) -> None:
+        """These runs began; the first of those that wait takes effect at `due_ns`."""
+        self.due_ns = min(self.due_ns, due_ns)
+        if self._waiting is not None and due_ns < FOREVER:
+            self._waiting.append(key)
+            if sum(map(len, self._waiting)) > self._waiting_max:
+                self._waiting = None
+
+    @property
+    def _waiting_max(self) -> int:
+        """More are no quicker to look through than all."""
+        return self.state["due_ns"].size // 8
+
+    def _overdue(self, now_ns: int) -> NDArray[np.int64]:
+        """Keys whose delay ends by now; `due_ns` becomes that of the others.
+
+        Where few runs wait they are known by name: `_waiting` has every key with a deadline, and
+        keys that have none any more. None: not known, all are looked at.
+        """
+        due_ns = self._column("due_ns")
+        if self._waiting is None:
+            key = np.flatnonzero(due_ns < FOREVER)
+        else:
+            key = np.concatenate([*self._waiting, np.empty(0, np.int64)])
+            key.sort()
+            key = key[seg.heads(key)]
+        ends_ns = due_ns.take(key)
+        is_late = ends_ns <= now_ns
+        waits = ~is_late & (ends_ns < FOREVER)
+        late, key = key[is_late], key[waits]
+        self.due_ns = int(ends_ns[waits].min(initial=FOREVER))
+        self._waiting = [key] if len(key) <= self._waiting_max else None
+        return late
 
     def _in_order(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
         """Whatever was said, as often as it was said; by pieces that a cache holds, each a range of
@@ -222,25 +419,24 @@ class Program:
                 piece = taken(signals, slice(rows[n], rows[n + 1]))
             steps = steps_of(piece, self.state, latest_wins=self.evaluator.latest_wins)
             edges = edges_of(steps, self.state, planned=self._is_planned)
-            span = slice(int(begins[n]) * self.width, end * self.width)
-            due = self._due(steps, now_ns, span if swept else None)
+            due = self._due(steps, now_ns, slice(int(begins[n]), end) if swept else None)
             found.append(self._apply(steps, edges, due, now_ns))
         return chained([changes for changes in found if changes is not None])
 
     def _due(self, steps: Steps, now_ns: int, swept: slice | None) -> NDArray[np.int64]:
-        """Keys, of those `swept`, whose delay ends by now, or of any by a sample of their instance
-        that is ahead of now."""
+        """Keys, of the instances `swept`, whose delay ends by now, or of any by a sample of their
+        instance that is ahead of now."""
         found: list[NDArray[np.int64]] = []
         if swept is not None:
-            late_keys = np.flatnonzero(self._column("due_ns")[swept] <= now_ns)
-            found.append(late_keys + swept.start)
+            level, at = np.nonzero(self.state["due_ns"].T[:, swept] <= now_ns)
+            found.append(level * len(self.state) + at + swept.start)
         newest_ns = steps.time_ns[steps.newest]
         if len(newest_ns) and newest_ns.max() > now_ns:
             ahead = np.flatnonzero(newest_ns > now_ns)
             instance = steps.instance[steps.newest][ahead]
-            late = self.state["due_ns"].take(instance, axis=0) <= newest_ns[ahead][:, None]
+            late = seg.picked(self.state["due_ns"], instance) <= newest_ns[ahead][:, None]
             owner, level = np.nonzero(late)
-            found.append(instance[owner] * self.width + level)
+            found.append(level * len(self.state) + instance[owner])
         if not found:
             return np.empty(0, np.int64)
         return found[0] if len(found) == 1 else np.union1d(found[0], found[1])
@@ -266,7 +462,7 @@ class Program:
 
     def _column(self, name: str) -> NDArray[Any]:
         """A column of the state by key: a view, to write into."""
-        return self.state[name].reshape(-1)
+        return seg.flat(self.state[name])
 
     def _of(self, name: str, key: NDArray[np.int64]) -> NDArray[Any]:
         found: NDArray[Any] = self._column(name).take(key)
@@ -316,7 +512,7 @@ class Program:
             seen = np.zeros(state["condition"].size, np.bool_)
             seen[key] = True
             key = np.concatenate([key, due[~seen[due]]])
-        instance = key // self.width if self.width > 1 else key
+        instance = key % len(state) if self.width > 1 else key
         floor_ns = state["floor_ns"]
         last_word_ns = floor_ns[instance]
         floor_ns[steps.instance[steps.newest]] = steps.time_ns[steps.newest]
@@ -373,7 +569,7 @@ class Program:
 
     def _turns(self, steps: Steps, edges: Edges, opened: _Runs, begun: _Runs) -> Turns:
         """What the runs changed: of those that came, and of those that began."""
-        old, new, wide = opened.turned, begun.turned, self.width
+        old, new = opened.turned, begun.turned
         step, level, value = edges.step[new], edges.level[new], edges.value[new]
         row = steps.causes(step, level, value)
         timed = np.zeros(len(new), np.bool_) if steps.timed is None else steps.timed[step]
@@ -396,7 +592,7 @@ class Program:
         return joined(
             Turns(
                 instance=opened.instance[old],
-                level=old_key % wide,
+                level=old_key // len(self.state),
                 time_ns=opened.out.effect_ns[old],
                 sampled=opened.delay_ns[old] <= 0,
                 changed=opened.out.changed[old],
@@ -455,7 +651,17 @@ class Program:
 
     def settle_all(self) -> None:
         """Tell the evaluator about every instance: after a refresh or a load."""
-        self._only_slot = seg.only_members(self.layout.point_start, self.layout.point_slots)
+        self._waiting = None
+        layout = self.layout
+        self._only_slot = seg.only_members(layout.point_start, layout.point_slots)
+        self._instance_of = None
+        if hasattr(self.evaluator, "bands") and self._only_slot is not None:
+            instance = layout.group_instance[layout.slot_group]
+            self._instance_of = np.append(instance, -1)[self._only_slot]
+        self._is_straight = self._only_slot is not None and all(
+            seg.is_numbering(column)
+            for column in (self._only_slot, layout.slot_group, layout.group_instance)
+        )
         self._set_due()
         self._is_planned = True  # unless it shows that it does not
         self._find_due()
@@ -463,8 +669,8 @@ class Program:
 
     def _tell(self, instances: NDArray[np.int64]) -> None:
         """Tell the evaluator how these instances stand."""
-        stands = getattr(self.evaluator, "stands", None)
-        if stands is None:
+        evaluator: Any = self.evaluator
+        if not self._has_stands:
             self.evaluator.settled(instances, self._busy(instances))
             return
         condition, planned = seg.rows_of(self.state["condition"], instances), None
@@ -472,7 +678,7 @@ class Program:
             quality = seg.rows_of(self.state["quality"], instances)
             planned = seg.rows_of(self.state["planned"], instances)
             planned = (planned | (condition & (quality == PLANNED))).any(axis=1)
-        stands(instances, condition, planned)
+        evaluator.stands(instances, condition, planned)
 
     def _busy(self, instances: NDArray[np.int64]) -> NDArray[np.bool_]:
         """In condition, or on the way in or out."""

@@ -31,13 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import state as st
-from alarm_rules.gaps import Gaps
+from alarm_rules.backlog import Backlog
+from alarm_rules.gaps import SHORTEST_NS, Gaps
 from alarm_rules.lane import Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
 from alarm_rules.matching import Matching, compile_rules
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
-from gateway.contract.rule_kind import FOREVER, NEVER, RuleKind
+from gateway.contract.rule_kind import FOREVER, NEVER, Rows, RuleKind
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions, RuleInstance
 from gateway.model.errors import ConfigError, Fault
@@ -232,12 +233,18 @@ class RuleSet:
         time_ns, clock_count = self._effective(known)
         known_to_ns = now_ns - self.lateness_ns
         known, time_ns, released = self._release(known, time_ns, known_to_ns)
-        rows, late = self._now.rows(known, time_ns)
+        rows: Rows | Backlog | None = self._now.backlog(known, time_ns)
+        late = None
+        if rows is None:
+            rows, late = self._now.rows(known, time_ns)
         old = _History([], [], 0)
         if late is not None:
             old = self._judge_late(known.take(late), time_ns[late])
         joined = self._joined(known_to_ns)
-        self._gaps.note(rows)
+        if not isinstance(rows, Backlog):
+            self._gaps.note(rows)
+        elif rows.tick.unheard_ns > SHORTEST_NS:
+            self._gaps.note(rows.rows)
         derived = self._now.judge(rows, now_ns, known_to_ns)
         found = self._now.finish(now_ns, known_to_ns)
         self._judge_levels(found, joined, now_ns, known_to_ns)

@@ -42,9 +42,20 @@ def sort_stable(key: NDArray[np.integer[Any]], limit: int) -> Index:
 
 def is_ascending(key: NDArray[Any], *, strictly: bool = False) -> bool:
     """Whether each is at least (strictly: more than) the one before it."""
-    if strictly:
-        return bool((key[1:] > key[:-1]).all())
-    return bool((key[1:] >= key[:-1]).all())
+    compare = np.greater if strictly else np.greater_equal
+    return int(np.count_nonzero(compare(key[1:], key[:-1]))) == max(len(key) - 1, 0)
+
+
+def as_slice(rows: Index) -> Index | slice:
+    """Rows that are a range, as a slice: nothing need be copied."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and is_ascending(rows, strictly=True):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def is_numbering(column: Index) -> bool:
+    """Whether it says 0, 1, 2, …"""
+    return bool(np.array_equal(column, np.arange(len(column))))
 
 
 def _sort_by_runs(key: NDArray[np.integer[Any]], limit: int) -> Index:
@@ -86,9 +97,21 @@ def starts_of(first: Mask) -> Index:
     return np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
 
 
+def picked(table: NDArray[T], rows: Index) -> NDArray[T]:
+    """`table[rows]`, in the order in memory the table has."""
+    if table.ndim == 2 and table.flags.f_contiguous:  # `take` would copy all of it first
+        return table.T.take(rows, axis=1).T
+    return table.take(rows, axis=0)
+
+
+def flat(table: NDArray[T]) -> NDArray[T]:
+    """A table that lies column by column as one row, the columns one after another: a view."""
+    return table.T.reshape(-1)
+
+
 def rows_of(table: NDArray[T], rows: Index) -> NDArray[T]:
     """`table[rows]` for strictly ascending rows: the table itself when that is every row of it."""
-    return table if len(rows) == len(table) else table.take(rows, axis=0)
+    return table if len(rows) == len(table) else picked(table, rows)
 
 
 def write_rows(table: NDArray[T], rows: Index, values: NDArray[T]) -> None:

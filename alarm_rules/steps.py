@@ -64,7 +64,7 @@ class Steps:
 class Edges:
     """Where a level's raw condition changed, grouped by `key`, in order of time within it."""
 
-    key: NDArray[np.int64]  # instance * levels + level
+    key: NDArray[np.int64]  # level * instances + instance
     step: NDArray[np.int64]
     level: NDArray[np.int64]
     value: NDArray[np.bool_]  # the condition from there on
@@ -124,7 +124,7 @@ def edges_of(steps: Steps, state: Columns, *, planned: bool) -> Edges:
     step = np.concatenate([step for step, _ in found])
     level = np.repeat(np.arange(wide), [len(step) for step, _ in found])
     value = np.concatenate([value for _, value in found])
-    return Edges(steps.instance[step] * wide + level, step, level, value)
+    return Edges(level * len(state) + steps.instance[step], step, level, value)
 
 
 def _edges_of_single_steps(steps: Steps, state: Columns) -> Edges:
@@ -132,13 +132,14 @@ def _edges_of_single_steps(steps: Steps, state: Columns) -> Edges:
     wide = steps.set.shape[1]
     condition = seg.rows_of(state["condition"], steps.instance)
     now = steps.set | (condition & ~steps.reset)
-    at = np.flatnonzero(now != condition)
-    value = now.ravel()[at]
+    size = len(now)
+    at = np.flatnonzero(seg.flat(now != condition))
+    value = seg.flat(now)[at]
     if wide == 1:
         return Edges(steps.instance[at], at, np.zeros(len(at), np.int64), value)
-    step = at // wide
-    level = at - step * wide
-    return Edges(steps.instance[step] * wide + level, step, level, value)
+    level = at // size
+    step = at - level * size
+    return Edges(level * len(state) + steps.instance[step], step, level, value)
 
 
 def _edges_of_level(

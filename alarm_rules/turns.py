@@ -71,7 +71,7 @@ def changes_of(turns: Turns, state: Columns) -> Changes:
     level, sampled = turns.level[order], turns.sampled[order]
     bit = np.where(turns.changed[order], np.int64(1) << level, np.int64(0))
     first = seg.heads(instance)
-    before = bits_of(state["output"][instance])
+    before = bits_of(seg.picked(state["output"], instance))
     running = np.bitwise_xor.accumulate(bit)
     base = np.where(first, running ^ bit, 0)[seg.starts_of(first)]
     last = np.append(seg.heads(instance, time_ns, sampled)[1:], True)
@@ -96,7 +96,7 @@ def _changes_at_once(turns: Turns, state: Columns) -> Changes:
     """Every level turned once at most, and all those of an instance at one time."""
     first = seg.heads(turns.instance)
     head = np.flatnonzero(first)
-    before = bits_of(state["output"].take(turns.instance[head], axis=0))
+    before = bits_of(seg.picked(state["output"], turns.instance[head]))
     bit = np.left_shift(1, turns.level)
     after = before ^ (bit if len(head) == len(bit) else np.bitwise_or.reduceat(bit, head))
     now, earlier = most_severe(after), most_severe(before)

@@ -184,38 +184,36 @@ def compare(
     table: Columns,
     instance: NDArray[np.int64],
     number: NDArray[np.float64],
-    judged: NDArray[np.bool_],
+    judged: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(set, reset) of every level: one row for each number; both false where it was not judged."""
-    if len(instance) == len(table) and seg.is_ascending(instance, strictly=True):
-        side, set_at, reset_below = (table[name] for name in ("side", "set_at", "reset_below"))
-        mirrored = np.repeat(number, side.shape[1]).reshape(side.shape)
-        mirrored *= side
-        sets, resets = mirrored >= set_at, mirrored < reset_below
-    else:
-        sets, resets = _compare_some(table, instance, number)
-    if not judged.all():
+    """(set, reset) of every level: one row for each number; both false where it was not judged.
+    `judged` None: all were."""
+    side, set_at, reset_below = (table[name] for name in ("side", "set_at", "reset_below"))
+    if len(instance) <= _FEW:
+        mirrored = number[:, None] * seg.picked(side, instance)
+        sets = mirrored >= seg.picked(set_at, instance)
+        resets = mirrored < seg.picked(reset_below, instance)
+        return _where(judged, sets, resets)
+    rows = seg.as_slice(instance)
+    shape = (len(instance), side.shape[1])
+    sets, resets = np.empty(shape, np.bool_, order="F"), np.empty(shape, np.bool_, order="F")
+    for level in range(shape[1]):  # numpy is slow along so short an axis, and takes short rows ill
+        mirrored = number * side[:, level][rows]
+        np.greater_equal(mirrored, set_at[:, level][rows], out=sets[:, level])
+        np.less(mirrored, reset_below[:, level][rows], out=resets[:, level])
+    return _where(judged, sets, resets)
+
+
+_FEW = 1 << 10
+"""So few numbers cost less than the calls that compare them."""
+
+
+def _where(
+    judged: NDArray[np.bool_] | None, sets: NDArray[np.bool_], resets: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    if judged is not None and np.count_nonzero(judged) < len(judged):
         sets &= judged[:, None]
         resets &= judged[:, None]
-    return sets, resets
-
-
-def _compare_some(
-    table: Columns, instance: NDArray[np.int64], number: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Level by level: numpy is slow along so short an axis, and in taking short rows."""
-    wide = table["side"].shape[1]
-    side, set_at, reset_below = (
-        table[name].reshape(-1) for name in ("side", "set_at", "reset_below")
-    )
-    shape = (len(instance), wide)
-    sets, resets = np.empty(shape, np.bool_, order="F"), np.empty(shape, np.bool_, order="F")
-    for level in range(wide):
-        key = instance * wide + level
-        mirrored = side.take(key)
-        mirrored *= number
-        np.greater_equal(mirrored, set_at.take(key), out=sets[:, level])
-        np.less(mirrored, reset_below.take(key), out=resets[:, level])
     return sets, resets
 
 

@@ -113,6 +113,7 @@ class LimitEvaluator(KindEvaluator):
                     "high": (np.float64, np.inf),
                 },
                 saved={"judged_ns": (np.int64, NEVER)},  # time of the last row not skipped
+                by_column=True,
             )
         )
         self._low = np.empty(0)
@@ -120,6 +121,7 @@ class LimitEvaluator(KindEvaluator):
         self._marked = np.empty(0, np.bool_)
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
+        self._is_straight = False  # groups have the numbers of their instances
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
 
     def configure_settings(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
@@ -149,6 +151,7 @@ class LimitEvaluator(KindEvaluator):
     def configured(self, _groups: Sequence[tuple[int, GroupPlan]]) -> None:
         self._work_out_bands()
         layout, count = self.layout, self.layout.point_count
+        self._is_straight = seg.is_numbering(layout.group_instance)
         self._only_point = None
         if seg.only_members(layout.point_start, layout.point_slots) is not None:
             point = seg.only_members(layout.group_start, layout.slot_point[layout.group_slots])
@@ -187,8 +190,21 @@ class LimitEvaluator(KindEvaluator):
         self._marked[marked] = False
         return chosen
 
+    def bands(self, points: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self._low.take(points), self._high.take(points)
+
+    def said(
+        self, instances: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return compare(self.instances, instances, value, None)
+
+    def note(self, instances: NDArray[np.int64], time_ns: NDArray[np.int64]) -> None:
+        self.instances["judged_ns"][instances] = time_ns
+
     def judge(self, feed: Feed, times: PointTimes, _now_ns: int) -> Verdict:
-        instance = self.layout.group_instance[feed.group]
+        instance = feed.group
+        if not self._is_straight:
+            instance = self.layout.group_instance[feed.group]
         sets, resets = compare(self.instances, instance, feed.value, feed.usable)
         self._hold_at_once(feed, instance, resets, times)
         return Verdict(
@@ -213,6 +229,9 @@ class LimitEvaluator(KindEvaluator):
         earlier call, ends no level: that one may have set it, and set wins at equal times. A later
         row will."""
         judged_ns = self.instances["judged_ns"]
+        if feed.is_later:
+            judged_ns[seg.as_slice(instance)] = feed.time_ns
+            return
         point = self.layout.slot_point[feed.slot]
         unseen = (times.usable_ns[point] == feed.time_ns) & (judged_ns[instance] < feed.time_ns)
         if not np.count_nonzero(unseen):
@@ -231,15 +250,16 @@ class LimitEvaluator(KindEvaluator):
         if len(instances) == 0:
             return
         if self._band_of.size:
-            key = seg.rows_of(self.instances["setting"], instances) << condition.shape[1]
-            key |= bits_of(condition)
+            key = bits_of(condition)
+            if self._band_of.shape[1] > 1:
+                key |= seg.rows_of(self.instances["setting"], instances) << condition.shape[1]
             low, high = (bands.reshape(-1).take(key) for bands in self._band_of)
         else:
             low, high = self._bands(instances, condition)
         if planned is not None:
             low[planned], high[planned] = _NO_BAND
         if self._only_point is not None:
-            points = seg.rows_of(self._only_point, instances)
+            points = seg.as_slice(seg.rows_of(self._only_point, instances))
             self._low[points], self._high[points] = low, high
             return
         layout, table = self.layout, self.instances
@@ -262,7 +282,7 @@ class LimitEvaluator(KindEvaluator):
         """(low, high): at or below low, at or above high, some level of the instance moves. A level
         that stands moves where it resets, another one where it is set."""
         side, set_at, ends_at = (
-            self.instances[name].take(instances, axis=0) for name in ("side", "set_at", "ends_at")
+            seg.picked(self.instances[name], instances) for name in ("side", "set_at", "ends_at")
         )
         low = np.full(len(instances), -np.inf)
         high = np.full(len(instances), np.inf)

@@ -213,7 +213,7 @@ class OfflineEvaluator:
         silent for longer than its own point. Never heard is a gap of more than any span."""
         layout = self._layout
         assert layout is not None
-        if rows.tick is not None and self._is_within(rows.tick):
+        if rows.tick is not None and self.passes(rows.tick):
             return self._marked[rows.span]  # none
         gap = rows.since_usable_ns >= rows.at(self._age_good)
         if self._is_any:
@@ -230,7 +230,7 @@ class OfflineEvaluator:
         self._marked[members] = False
         return chosen
 
-    def _is_within(self, tick: Tick) -> bool:
+    def passes(self, tick: Tick) -> bool:
         """No point had been silent for as long as the shortest span of all."""
         if self._least_good == 0:
             self._least_any = int(self._age_any.min(initial=_NO_AGE))

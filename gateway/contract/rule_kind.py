@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +44,21 @@ class Columns:
     """Equal-length arrays by name that grow together. `saved` ones are state, others are setting.
 
     A field is (dtype, fill) or (dtype, fill, width) for one row of `width` values per member.
+    `by_column`: such a field lies in memory column by column (Fortran order), for who works on one
+    column of all members at a time.
     """
 
     def __init__(
         self,
         settings: Mapping[str, tuple[Any, ...]] | None = None,
         saved: Mapping[str, tuple[Any, ...]] | None = None,
+        *,
+        by_column: bool = False,
     ) -> None:
+        self._is_by_column = by_column
         self._fields = {**(settings or {}), **(saved or {})}
         self.saved = tuple(saved or {})
-        self._arrays = {name: self._blank(name, 0) for name in self._fields}
+        self._arrays = {name: self._blank(name) for name in self._fields}
         self._size = 0
 
     def __len__(self) -> int:
@@ -68,7 +73,9 @@ class Columns:
         assert extra >= 0, "rule instances are never taken away"
         if extra:
             for name, array in self._arrays.items():
-                self._arrays[name] = np.concatenate([array, self._blank(name, extra)])
+                grown = np.empty((size, *array.shape[1:]), array.dtype, order=self._order)
+                grown[: self._size], grown[self._size :] = array, self._fields[name][1]
+                self._arrays[name] = grown
             self._size = size
 
     def clear(self, row: int | slice | NDArray[np.int64]) -> None:
@@ -76,9 +83,13 @@ class Columns:
         for name in self.saved:
             self._arrays[name][row] = self._fields[name][1]
 
-    def _blank(self, name: str, size: int) -> NDArray[Any]:
-        dtype, fill, *width = self._fields[name]
-        return np.full((size, *width), fill, dtype=dtype)
+    @property
+    def _order(self) -> Literal["C", "F"]:
+        return "F" if self._is_by_column else "C"
+
+    def _blank(self, name: str) -> NDArray[Any]:
+        dtype, _fill, *width = self._fields[name]
+        return np.empty((0, *width), dtype=dtype, order=self._order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,7 @@ class Tick(NamedTuple):
     is_usable: bool  # every row is
     unheard_ns: int  # no point had been silent for longer; FOREVER when one was never heard
     unusable_ns: int  # … without a usable value
+    is_later: bool = False  # every row is later than what was heard of its point before
 
 
 class PointsPlanning(NamedTuple):
@@ -201,12 +213,15 @@ class Feed:
     time_ns: NDArray[np.int64]
     received_ns: NDArray[np.int64]
     usable: NDArray[np.bool_]
+    is_later: bool = False  # known: each once, and later than what was heard of its point before
 
     def __len__(self) -> int:
         return len(self.group)
 
     def take(self, rows: NDArray[Any]) -> Feed:
-        return Feed(*(getattr(self, name)[rows] for name in self.__slots__))
+        columns: Any = [getattr(self, n)[rows] for n in self.__slots__ if n != "is_later"]
+        columns.append(self.is_later)
+        return Feed(*columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +341,34 @@ class Standing(Protocol):
     ) -> None:
         """Told the raw condition of every level of the touched instances, and in which of them
         calibration plays a part, so that every row matters; None: in none."""
+        ...
+
+
+class Banded(Protocol):
+    """An evaluator with `stands` may have this too, if it judges every usable row by itself and no
+    row strictly inside the band of its point makes a difference: many rows of a point at once then
+    cost what happens in them."""
+
+    def bands(self, points: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(low, high) of points: at or below low, at or above high, something may move."""
+        ...
+
+    def said(
+        self, instances: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(set, reset) of every level by usable values, one for each of the instances."""
+        ...
+
+    def note(self, instances: NDArray[np.int64], time_ns: NDArray[np.int64]) -> None:
+        """These were told what their points said up to then."""
+        ...
+
+
+class Passing(Protocol):
+    """An evaluator may have this: it spares a look at every row."""
+
+    def passes(self, tick: Tick) -> bool:
+        """Whether no row of those this is known of can make a difference."""
         ...
 
 

@@ -1,0 +1,125 @@
+"""Many samples of a point at once, standing together in order of time: a backlog.
+
+    rows    p7 p7 p7 p7 │ p2 p2 p2 │ p9 p9 p9 p9          runs, one for each point
+    value    ·  ·  ·  · │  · ▲  ▲  │  ▲  ▼  ▲  ▼          ▲ ▼ beyond its band
+    rounds                   1        1  2  3  4          one tick of all runs that have one left
+
+What is known of all rows together spares a look at each: they are later than all that was heard of
+their points, usable, and each run ascends. Runs that stay inside their bands are done with that.
+For the others the first row beyond the band is told as a tick, which moves the band; then the next
+row that is beyond *that*, until there is none: a point pays for what happens to it, not for its
+samples. Where most points have something to tell at every row, the rows are told column by column.
+
+Every row of a run is later than the one before it, so no row can say what another of its time takes
+back, and what stands between two rows that move a level needs no telling.
+
+Not here: when rows qualify (lane.py), what a tick does (dense.py, broad.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alarm_rules import segments as seg
+from gateway.contract.rule_kind import Rows, Tick
+from gateway.model.batch import Batch
+
+Int = NDArray[np.int64]
+
+SIZE_MIN = 64
+"""Rows that are not worth the look whether they are a backlog (engineering)."""
+
+
+@dataclass(eq=False)
+class Backlog:
+    """Rows of which those of a point stand together and ascend in time.
+
+    points: of each run, none twice. head: its first row. each: rows of every run; 0 where runs have
+    different lengths. tick: what is known of all rows together.
+    """
+
+    batch: Batch
+    time_ns: Int
+    points: Int
+    head: Int
+    each: int
+    tick: Tick
+    told: Callable[[], Rows] = field(repr=False)  # the rows as they are told to everybody else
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """As every kind can judge them. Not to be asked for after the call."""
+        return self.told()
+
+    @cached_property
+    def stop(self) -> Int:
+        """Behind the last row of each run."""
+        return np.append(self.head[1:], len(self.time_ns))
+
+    def by_row(self, column: NDArray[Any]) -> NDArray[Any]:
+        """What stands by run, for each row."""
+        return np.repeat(column, self.each or self.stop - self.head)
+
+    def run_of(self, row: Int) -> Int:
+        if self.each:
+            return row // self.each
+        return self.head.searchsorted(row, side="right") - 1
+
+    def firsts(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[Int, Int]:
+        """(run, row): the first row beyond the band of each run that has one."""
+        value = self.batch.value
+        beyond = value >= self.by_row(high)
+        beyond |= value <= self.by_row(low)
+        row = beyond.nonzero()[0]
+        run = self.run_of(row)
+        first = seg.heads(run)
+        return run[first], row[first]
+
+    def nexts(
+        self, run: Int, row: Int, low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> tuple[Int, Int]:
+        """The next one of these runs behind the given rows."""
+        owner, ordinal = seg.expand(self.stop[run] - row - 1)
+        at = row[owner] + ordinal + 1
+        value = self.batch.value[at]
+        beyond = ((value >= high[owner]) | (value <= low[owner])).nonzero()[0]
+        owner = owner[beyond]
+        first = seg.heads(owner)
+        return run[owner[first]], at[beyond[first]]
+
+    def columns(self, run: Int) -> Iterator[tuple[NDArray[np.bool_] | None, Int]]:
+        """(which of the runs, their rows): the first row of each, then the second, …"""
+        row = self.head[run]
+        if self.each:
+            for step in range(self.each):
+                yield None, row + step
+            return
+        left = self.stop[run] - row
+        for step in range(int(left.max(initial=0))):
+            has = left > step
+            yield has, row[has] + step
+
+
+def runs_of(point: NDArray[np.int32]) -> tuple[Int, int] | None:
+    """(first rows, length of every run or 0) where rows of one point mostly stand together."""
+    size = len(point)
+    begins = point[1:] != point[:-1]
+    count = int(np.count_nonzero(begins)) + 1
+    if size < SIZE_MIN or 2 * count > size:
+        return None
+    head = np.empty(count, np.int64)
+    head[0] = 0
+    np.add(begins.nonzero()[0], 1, out=head[1:])
+    each = size // count
+    if count * each != size or not np.array_equal(head, np.arange(0, size, each)):
+        each = 0
+    return head, each
