@@ -21,7 +21,7 @@ from gateway.model.errors import ConfigError, GatewayError
 from gateway.runtime.journal_cli import add_journal_commands, add_report_commands
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-BENCHES = ("pipeline", "rules", "spool", "decode", "backtest")
+BENCHES = ("pipeline", "rules", "spool", "decode", "backtest", "alarms")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,8 +26,6 @@ is suppressed *before* it is activated, so that it never sounds.
 
 The row of a removed rule is kept, marked: its numbers must go on if the rule comes back.
 
-A peak between two events lives in memory only and is found again in the samples after a restart.
-
 Limits: one row per rule instance, so as many as the rules make; LATE_KEPT late identities. Not
 here: the disk (journal.py), who may do what (commands.py). One thread at a time may use a book.
 """
@@ -64,6 +62,7 @@ from gateway.alarms.rows import (
     described,
     digest_of,
     edited,
+    event_of,
     flags_of,
     further,
     is_down,
@@ -76,16 +75,15 @@ from gateway.alarms.rows import (
     with_permit,
 )
 from gateway.alarms.timers import WAITING, Timers
+from gateway.alarms.watch import Watch, meant_from
 from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.batch import Batch
 from gateway.model.condition import NORMAL, Conditions, RuleInstance
 from gateway.model.point import PointTable
-from gateway.model.quality import BAD, Quality
+from gateway.model.quality import Quality
 
 __all__ = ["AlarmBook", "BookConfig"]
 
-PEAK_INTERVAL_NS = 1 * SECOND_NS
-"""A row's peak moves at most this often."""
 LATE_KEPT = 100_000
 """Late rows remembered against repeats. Beyond it the oldest is forgotten, and if that one came
 again it would be recorded twice: as history, never with a sound."""
@@ -130,9 +128,7 @@ class AlarmBook:
         )
         self._recovered = True  # what explained others before a restart has been looked at
         self._standing: list[Alarm] | None = None  # in order, until something changes
-        self._active_at: dict[str, set[str]] = {}  # point id -> keys of its active alarms
-        self._watched: tuple[int, NDArray[np.int32]] | None = None  # their indices in the table
-        self._peak_moved_ns: dict[str, int] = {}
+        self._watch = Watch()
         self._late: dict[LateIdentity, None] = {}  # in order of arrival
         self._fresh: set[str] = set()  # keys judged anew since repeats were last expected
         self._repeat_at: dict[str, int] = {}  # how many of `judged` were repeated so far
@@ -219,7 +215,9 @@ class AlarmBook:
             if not change.late:  # what was due before it comes before it, in a backlog too
                 if self._relations.due_ns is not None:
                     events.extend(self._release(change.time_ns, now_ns))
-                events.extend(self._tick(min(change.time_ns, now_ns), now_ns))
+                until_ns = min(change.time_ns, now_ns)
+                if self._timers.is_due(until_ns):
+                    events.extend(self._tick(until_ns, now_ns))
             events.extend(self._judge(change, now_ns))
         if self._relations.due_ns is not None:
             events.extend(self._release(now_ns, now_ns))
@@ -239,22 +237,12 @@ class AlarmBook:
 
         A value still holding when calibration ends changes no level, so no condition would tell.
         """
-        events: list[AlarmEvent] = []
-        if not len(batch) or not self._active_at:
-            return events
-        rows = np.flatnonzero(np.isin(batch.point_index, self._watched_in(points)))
-        rows = rows[(batch.quality[rows] < BAD) & np.isfinite(batch.value[rows])]
-        if not len(rows):
-            return events
-        rows = rows[np.lexsort((batch.source_time_ns[rows], batch.point_index[rows]))]
-        point = batch.point_index[rows]
-        for part in np.split(rows, np.flatnonzero(np.diff(point)) + 1):
-            point_id = points[int(batch.point_index[part[0]])].id
-            for key in sorted(self._active_at[point_id]):
-                event = self._observe_one(key, batch.take(part), now_ns)
-                if event is not None:
-                    events.append(event)
-        return events
+        # A peak is no transition: no active alarm comes or goes while the parts are walked.
+        return [
+            event
+            for key, part in self._watch.parts(batch, points)
+            if (event := self._observe_one(key, part, now_ns)) is not None
+        ]
 
     # --- from people and from time
 
@@ -347,16 +335,18 @@ class AlarmBook:
         urgency: dict[tuple[int, str], int] = {}
         for change in changes:
             at = (change.time_ns, change.instance.alarm_key)
-            urgency[at] = min(self._urgency(change), urgency.get(at, 99))
-        return sorted(
-            changes,
-            key=lambda c: (
-                c.time_ns,
-                urgency[c.time_ns, c.instance.alarm_key],
-                self._relations.depth(c.instance.alarm_key),
-                c.instance.alarm_key,
-            ),
-        )
+            own = self._urgency(change)
+            if own < urgency.get(at, 99):
+                urgency[at] = own
+        depth = self._relations.depth
+        order = [
+            (time_ns, urgency[time_ns, key], depth(key), key, position)
+            for position, (time_ns, key) in enumerate(
+                (change.time_ns, change.instance.alarm_key) for change in changes
+            )
+        ]
+        order.sort()
+        return [changes[place[-1]] for place in order]
 
     def _urgency(self, change: Change) -> int:
         if change.level != NORMAL:
@@ -371,8 +361,8 @@ class AlarmBook:
         row = self._rows.get(key) or new_row(change.instance)
         if change.late:
             return self._record_late(row, change, now_ns)
-        in_force = row.judged[-1] if row.judged else ""
-        if self._is_repeat(row, change) or change.name == in_force:
+        name, in_force = change.name, row.judged[-1] if row.judged else ""
+        if self._is_repeat(row, change) or name == in_force:
             if self._ends_calibration(row, change):
                 return [self._meant(row, change, now_ns)]
             self.repeated_count += 1
@@ -381,20 +371,20 @@ class AlarmBook:
         same_instant = row.judged if change.time_ns == row.judged_time_ns else ()
         judged: dict[str, Any] = {
             "judged_time_ns": change.time_ns,
-            "judged": (*same_instant, change.name)[-JUDGED_KEPT:],
+            "judged": (*same_instant, name)[-JUDGED_KEPT:],
         }
-        told = Told(change.time_ns, now_ns, change.value, change.limit, level=change.name)
+        told = Told(change.time_ns, now_ns, change.value, change.limit, level=name)
         if not row.enabled:
             told = told._replace(comment="disabled")
-            changes = judged | (described(row, change) if change.name else {})
+            changes = judged | (described(row, change) if name else {})
             return [self._advance(row, Transition.HISTORICAL, told, changes=changes)]
         transition = transition_of(row, change)
-        changes = judged | self._lived(row, change, transition)
+        changes = self._lived(row, change, transition)
+        changes.update(judged)
         if transition is Transition.ACTIVATED:
-            quiet = self._rejoins(row, change) and _is_chatter(row, change)
-            return self._activate(
-                row, told._replace(quiet=quiet), changes=changes, latching=latches(change)
-            )
+            if self._rejoins(row, change) and _is_chatter(row, change):
+                told = told._replace(quiet=True)
+            return self._activate(row, told, changes=changes, latching=latches(change))
         taken = step(flags_of(row), transition, latching=latches(change))
         assert taken.outcome is Outcome.OK, f"{key}: {transition} of {row}"
         events = []
@@ -409,14 +399,14 @@ class AlarmBook:
         return events
 
     def _activate(
-        self, row: Alarm, told: Told, *, changes: Mapping[str, Any], latching: bool
+        self, row: Alarm, told: Told, *, changes: dict[str, Any], latching: bool
     ) -> list[AlarmEvent]:
         """Activate, explained by what stands already; then explain what this one explains."""
         key, events = row.alarm_key, list[AlarmEvent]()
         priority = changes.get("priority", row.priority)
         planned = changes.get("planned", row.planned)
         if not planned:
-            changes = {**changes, "first_out": self._relations.firsts(key)}
+            changes["first_out"] = self._relations.firsts(key)
             explained = self._relations.sources(key, priority)
             if row.suppressed_by:  # of an earlier, less urgent episode
                 events += self._lift(row, told, but=explained)
@@ -428,9 +418,8 @@ class AlarmBook:
         taken = step(flags_of(row), Transition.ACTIVATED, latching=latching)
         assert taken.outcome is Outcome.OK, f"{key}: activation of {row}"
         events.append(self._advance(row, Transition.ACTIVATED, told, taken=taken, changes=changes))
-        source = PARENT + key
         for child in self._relations.explains(key):
-            below = self._rows[child]
+            below, source = self._rows[child], PARENT + key
             if source not in below.suppressed_by:
                 events.append(self._explain(below, [source], told))
         return events
@@ -499,9 +488,10 @@ class AlarmBook:
             changes["peak"] = further(row.peak, change.value, is_down(row))
             changes["planned"] = row.planned and changes["planned"]
         else:
-            changes |= {"occ_no": row.occ_no + 1, "reactivation_count": 0, "realarm_count": 0}
+            changes["occ_no"] = row.occ_no + 1
+            changes["reactivation_count"] = changes["realarm_count"] = 0
             changes["initial_value"] = change.value
-        changes |= {"return_time_ns": None, "acknowledged_time_ns": None, "acknowledged_by": ""}
+        changes.update(_BEGUN)
         return changes
 
     def _rejoins(self, row: Alarm, change: Change) -> bool:
@@ -534,26 +524,14 @@ class AlarmBook:
         row, instance = self._rows[key], self._instances.get(key)
         if instance is None or not instance.measures:
             return None  # a slope or a count is no sample of the point
-        since_ns = row.active_time_ns or 0
-        if row.planned:
-            sound = np.flatnonzero(
-                (part.quality != Quality.UNCERTAIN_CALIBRATING) & (part.source_time_ns > since_ns)
-            )
-            if len(sound):
-                first = sound[0]
-                time_ns, value = int(part.source_time_ns[first]), float(part.value[first])
-                told = Told(time_ns, now_ns, value, row.limit)
-                return self._call_for(row, told, int(part.quality[first]))
-        newest_ns = int(part.source_time_ns[-1])
-        if newest_ns - self._peak_moved_ns.get(key, since_ns - PEAK_INTERVAL_NS) < PEAK_INTERVAL_NS:
-            return None
-        values = part.value[part.source_time_ns >= since_ns]
-        if row.value is not None and len(values):
-            down = is_down(row)
-            peak = further(row.peak, float(values.min() if down else values.max()), down)
-            if peak != row.peak:
-                self._peak_moved_ns[key] = newest_ns
-                self._rows[key] = with_changes(row, {"peak": peak})
+        first = meant_from(row, part) if row.planned else None
+        if first is not None:
+            time_ns, value = int(part.source_time_ns[first]), float(part.value[first])
+            told = Told(time_ns, now_ns, value, row.limit)
+            return self._call_for(row, told, int(part.quality[first]))
+        peak = self._watch.peak_of(row, part)
+        if peak is not None:
+            self._rows[key] = with_changes(row, {"peak": peak})
         return None
 
     def _ends_calibration(self, row: Alarm, change: Change) -> bool:
@@ -651,9 +629,10 @@ class AlarmBook:
         told: Told,
         *,
         taken: Step | None = None,
-        changes: Mapping[str, Any] | None = None,
+        changes: dict[str, Any] | None = None,
     ) -> AlarmEvent:
-        """Number the transition, write the row, say whether it is to be heard."""
+        """Number the transition, write the row, say whether it is to be heard. `changes` is taken
+        over and filled."""
         before = flags_of(row)
         after = (
             before
@@ -662,21 +641,19 @@ class AlarmBook:
         )
         seq = row.seq + 1
         self.gseq += 1
-        changed: dict[str, Any] = {
-            **(changes or {}),
-            "active": after.active,
-            "acknowledged": after.acknowledged,
-            "latched": after.latched,
-            "shelved": after.shelved,
-            "out_of_service": after.out_of_service,
-            "enabled": after.enabled,
-            "open": after.open,
-            "shown": after.shown,
-            "state": display(after),
-            "seq": seq,
-            "epoch": self.epoch,
-            "gseq": self.gseq,
-        }
+        changed = {} if changes is None else changes
+        changed["active"] = after.active
+        changed["acknowledged"] = after.acknowledged
+        changed["latched"] = after.latched
+        changed["shelved"] = after.shelved
+        changed["out_of_service"] = after.out_of_service
+        changed["enabled"] = after.enabled
+        changed["open"] = after.open
+        changed["shown"] = after.shown
+        changed["state"] = display(after)
+        changed["seq"] = seq
+        changed["epoch"] = self.epoch
+        changed["gseq"] = self.gseq
         if row.removed and "removed" not in changed:
             changed["removed"] = False
         if not after.shelved:
@@ -697,21 +674,13 @@ class AlarmBook:
         comment = told.comment
         if not comment and after.acknowledged and not before.acknowledged and not told.actor:
             comment = "came and went unseen"
-        return AlarmEvent(
-            transition=transition,
-            alarm=alarm,
-            time_ns=told.time_ns,
-            recorded_time_ns=told.now_ns,
+        return event_of(
+            transition,
+            alarm,
+            told,
             from_state=row.state,
             annunciate=not told.quiet and annunciates(transition, row, alarm),
-            value=told.value,
-            limit=told.limit,
-            actor=told.actor,
             comment=comment,
-            late=told.late,
-            level=told.level,
-            step=told.step,
-            recipients=told.recipients,
         )
 
     def _put(self, alarm: Alarm, time_ns: int) -> None:
@@ -723,28 +692,15 @@ class AlarmBook:
         self._timers.put(alarm)
         if self._relations.is_used or alarm.suppressed_by or (before and before.suppressed_by):
             self._relations.put(before, alarm, time_ns)
-        if not alarm.point_id:
-            return
-        if alarm.active:
-            if alarm.point_id not in self._active_at:
-                self._active_at[alarm.point_id] = set()
-                self._watched = None
-            self._active_at[alarm.point_id].add(key)
-        elif key in self._active_at.get(alarm.point_id, ()):
-            self._active_at[alarm.point_id].discard(key)
-            if not self._active_at[alarm.point_id]:
-                del self._active_at[alarm.point_id]
-                self._watched = None
-            self._peak_moved_ns.pop(key, None)
-
-    def _watched_in(self, points: PointTable) -> NDArray[np.int32]:
-        """The indices of the points that have an active alarm."""
-        if self._watched is None or self._watched[0] != points.version:
-            indices = [points.index(p) for p in self._active_at if p in points]
-            self._watched = (points.version, np.array(indices, np.int32))
-        return self._watched[1]
+        self._watch.put(alarm)
 
 
+_BEGUN: Mapping[str, Any] = {
+    "return_time_ns": None,
+    "acknowledged_time_ns": None,
+    "acknowledged_by": "",
+}
+"""Of an episode that has just begun."""
 _UNANSWERED: Mapping[str, Any] = {
     "acknowledged_by": "",
     "acknowledged_time_ns": None,

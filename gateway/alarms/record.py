@@ -43,7 +43,7 @@ class _Field(NamedTuple):
 
     name: str
     default: Any
-    dump: Callable[[Any], Any] | None  # None: JSON takes it as it is
+    dump: Callable[[Any], Any] | None  # None: JSON takes it as it is, tuples and enums too
     load: Callable[[Any], Any]
 
 
@@ -51,7 +51,9 @@ class _Writer(NamedTuple):
     """The same fields, laid out for writing: a flood writes ten thousand rows in a second."""
 
     values: Callable[[Any], tuple[Any, ...]]
-    columns: tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]
+    names: tuple[str, ...]
+    defaults: tuple[Any, ...]
+    dumps: tuple[tuple[str, Callable[[Any], Any]], ...]  # of those JSON does not take as they are
 
 
 def encode(event: AlarmEvent) -> tuple[bytes, bytes]:
@@ -95,7 +97,7 @@ def _printable(body: Any) -> Any:
         return body.encode("utf-8", "replace").decode("utf-8")
     if isinstance(body, dict):
         return {_printable(key): _printable(item) for key, item in body.items()}
-    if isinstance(body, list):
+    if isinstance(body, list | tuple):
         return [_printable(item) for item in body]
     return body
 
@@ -117,17 +119,28 @@ def _versioned(body: Any) -> dict[str, Any]:
 
 
 def _dump(value: Any, writer: _Writer) -> dict[str, Any]:
-    body = {}
-    for (name, default, dump), item in zip(writer.columns, writer.values(value), strict=True):
-        if item is default or item == default:  # nearly all are, and identity is the quick answer
-            continue
-        body[name] = item if dump is None or item is None else dump(item)
+    """What differs from its default; for most fields that is settled by identity."""
+    body = {
+        name: item
+        for name, item, default in zip(
+            writer.names, writer.values(value), writer.defaults, strict=True
+        )
+        if item is not default and item != default
+    }
+    for name, dump in writer.dumps:
+        item = body.get(name)
+        if item is not None:
+            body[name] = dump(item)
     return body
 
 
 def _writer(schema: Mapping[str, _Field]) -> _Writer:
-    columns = tuple((field.name, field.default, field.dump) for field in schema.values())
-    return _Writer(attrgetter(*schema), columns)
+    return _Writer(
+        attrgetter(*schema),
+        tuple(schema),
+        tuple(field.default for field in schema.values()),
+        tuple((field.name, field.dump) for field in schema.values() if field.dump is not None),
+    )
 
 
 def _load(body: Any, schema: Mapping[str, _Field]) -> dict[str, Any]:
@@ -202,10 +215,10 @@ _WHOLE: _Codec = (None, _whole)
 _FLAG: _Codec = (None, _flag)
 _FLOAT: _Codec = (_dump_float, _load_float)
 _TEXTS: _Codec = (dict, _load_texts)
-_WORDS: _Codec = (list, _load_words)
-_TIMES: _Codec = (list, _load_times)
-_PRIORITY: _Codec = (int, Priority)
-_STATE: _Codec = (str, AlarmState)
+_WORDS: _Codec = (None, _load_words)
+_TIMES: _Codec = (None, _load_times)
+_PRIORITY: _Codec = (None, Priority)
+_STATE: _Codec = (None, AlarmState)
 
 _CITATION_CODECS: Mapping[str, _Codec] = {
     "standard": _TEXT,
@@ -293,7 +306,7 @@ _ALARM_FIELDS = _schema(Alarm, _ALARM_CODECS)
 _ALARM_WRITER = _writer(_ALARM_FIELDS)
 
 _EVENT_CODECS: Mapping[str, _Codec] = {
-    "transition": (str, Transition),
+    "transition": (None, Transition),
     "alarm": (
         None,  # a fragment, see encode
         lambda item: Alarm(**_load(_versioned(item), _ALARM_FIELDS)),

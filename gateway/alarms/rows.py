@@ -9,21 +9,21 @@ Not here: the flags (alarm_rules/lifecycle), refusals (commands.py).
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from itertools import repeat
-from operator import attrgetter, call
-from typing import Any, NamedTuple
+from dataclasses import fields, make_dataclass
+from math import isnan
+from operator import attrgetter
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from alarm_rules.lifecycle import Flags, step
 from gateway.alarms.commands import Action, Command
 from gateway.alarms.policy import WEEK_NS
 from gateway.alarms.ranking import STANDING
-from gateway.model.alarm import Alarm, AlarmState, Transition
+from gateway.model.alarm import Alarm, AlarmEvent, AlarmState, Transition
 from gateway.model.condition import NORMAL, Conditions, Level, RuleInstance
 from gateway.model.quality import Quality
 from gateway.model.rule import Priority, Rule
@@ -31,28 +31,28 @@ from gateway.model.rule import Priority, Rule
 SHELVINGS_KEPT = 64
 """Times of shelving kept in a row: an alarm shelved more often in a week shows as this many."""
 
-DIGESTS_KEPT = 10_000
+FACTS_KEPT = 10_000
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-_DIGESTS: dict[tuple[int, tuple[Level, ...]], tuple[Rule, str]] = {}
 
 _NAMES = tuple(field.name for field in fields(Alarm))
 _AT = {name: at for at, name in enumerate(_NAMES)}
 _VALUES = attrgetter(*_NAMES)
-_SETTERS = tuple(getattr(Alarm, name).__set__ for name in _NAMES)
+# Classes with the same slots that are not frozen: filled at the speed of plain assignments, which
+# the `__init__` of a frozen class is far from, and then declared to be what they stand for.
+_AlarmDraft = make_dataclass("_AlarmDraft", _NAMES, slots=True)
+_EventDraft = make_dataclass(
+    "_EventDraft", [field.name for field in fields(AlarmEvent)], slots=True
+)
 
 
 def with_changes(row: Alarm, changes: Mapping[str, Any]) -> Alarm:
-    """`dataclasses.replace`, six times as fast: a flood makes ten thousand of them.
-
-    The new row's slots are filled from C, past the `__init__` of a frozen class, which sets them
-    one by one through a lookup each.
-    """
+    """`dataclasses.replace`, many times as fast: a flood makes ten thousand of them."""
     values = list(_VALUES(row))
     for name, value in changes.items():
         values[_AT[name]] = value
-    new = object.__new__(Alarm)
-    deque(map(call, _SETTERS, repeat(new), values), maxlen=0)
-    return new
+    new = _AlarmDraft(*values)
+    new.__class__ = Alarm
+    return cast("Alarm", new)
 
 
 class Change(NamedTuple):
@@ -89,34 +89,46 @@ class Told(NamedTuple):
 
 
 def changes_of(conditions: Conditions, instances: Sequence[RuleInstance]) -> list[Change]:
-    columns = (
-        conditions.level,
-        conditions.time_ns,
-        conditions.began_ns,
-        conditions.value,
-        conditions.limit,
-        conditions.quality,
-        conditions.late,
-    )
-    changes = []
-    for index, level, time_ns, began_ns, value, limit, quality, late in zip(
-        conditions.instance.tolist(), *(column.tolist() for column in columns), strict=True
-    ):
-        instance = instances[index]
-        assert 0 <= level <= len(instance.levels), f"{instance.alarm_key} has no level {level}"
-        changes.append(
-            Change(
-                instance,
-                level,
-                time_ns,
-                began_ns,
-                None if math.isnan(value) else value,
-                None if math.isnan(limit) else limit,
-                quality,
-                late,
-            )
+    asked = [instances[index] for index in conditions.instance.tolist()]
+    levels = conditions.level.tolist()
+    for instance, level in zip(asked, levels, strict=True):
+        assert level <= len(instance.levels), f"{instance.alarm_key} has no level {level}"
+    return list(
+        map(
+            Change,
+            asked,
+            levels,
+            conditions.time_ns.tolist(),
+            conditions.began_ns.tolist(),
+            _numbers(conditions.value),
+            _numbers(conditions.limit),
+            conditions.quality.tolist(),
+            conditions.late.tolist(),
         )
-    return changes
+    )
+
+
+def _numbers(column: NDArray[np.float64]) -> list[float | None]:
+    return [None if isnan(number) else number for number in column.tolist()]
+
+
+def event_of(
+    transition: Transition,
+    alarm: Alarm,
+    told: Told,
+    *,
+    from_state: AlarmState,
+    annunciate: bool,
+    comment: str,
+) -> AlarmEvent:
+    """The event of a row just written. Made as `with_changes` makes a row."""
+    new = _EventDraft(
+        *(transition, alarm, told.time_ns, told.now_ns, from_state, annunciate),
+        *(told.value, told.limit, told.actor, comment, told.late, told.level),
+        *(told.step, told.recipients),
+    )
+    new.__class__ = AlarmEvent
+    return cast("AlarmEvent", new)
 
 
 def flags_of(row: Alarm) -> Flags:
@@ -134,61 +146,37 @@ def flags_of(row: Alarm) -> Flags:
 
 
 def new_row(instance: RuleInstance) -> Alarm:
-    rule = instance.rule
-    top = min((level.priority for level in instance.levels), default=rule.priority)
     facts = {
         "alarm_key": instance.alarm_key,
-        "rule_id": rule.id,
-        "rule_kind": rule.kind,
         "target": instance.target,
         "point_id": instance.point_id,
-        "priority": top,
-        "top_priority": top,
-        "scheme": rule.scheme,
         "unit": instance.unit,
-        "name": rule.name,
-        "action": rule.action,
         "location": instance.location,
         "area": instance.area,
         "display_name": instance.display_name,
-        "citation": rule.citation,
-        "rule_version": rule.version,
     }
-    return with_changes(_BLANK, facts)
-
-
-_BLANK = Alarm("", "", "", "", "", Priority.LOW)
+    return with_changes(_facts_of(instance).blank, facts)
 
 
 def described(row: Alarm, change: Change) -> dict[str, Any]:
     """What the instance and the verdict say of an alarm: edited names and limits arrive here."""
-    instance, rule = change.instance, change.instance.rule
-    level = instance.levels[change.level - 1]
-    limit = level.limit if change.limit is None else change.limit
+    instance = change.instance
+    limit = change.limit
     return {
-        "priority": level.priority,
-        "top_priority": min(item.priority for item in instance.levels),
-        "level": level.name,
-        "scheme": rule.scheme,
-        "scheme_level": level.scheme_level or rule.level,
+        **_facts_of(instance).levels[change.level - 1],
         "value": change.value,
         "peak": change.value,
-        "limit": limit,
+        "limit": instance.levels[change.level - 1].limit if limit is None else limit,
         "unit": instance.unit,
         "quality": change.quality,
-        "name": rule.name,
-        "action": rule.action,
         "location": instance.location,
         "area": instance.area,
         "display_name": instance.display_name,
-        "citation": rule.citation,
-        "rule_version": rule.version,
         "point_id": instance.point_id or row.point_id,
         "condition_time_ns": change.began_ns,
         "active_time_ns": change.time_ns,
         "level_time_ns": change.time_ns,
         "planned": change.quality == Quality.UNCERTAIN_CALIBRATING,
-        "rule_digest": digest_of(instance),
     }
 
 
@@ -209,25 +197,68 @@ def edited(instance: RuleInstance) -> dict[str, Any]:
 
 def digest_of(instance: RuleInstance) -> str:
     """Names what an alarm is judged by: the same digest, the same limits, delays and latching."""
-    rule = instance.rule
+    return _facts_of(instance).digest
+
+
+class _Facts(NamedTuple):
+    """What all instances of a rule with the same levels have in common."""
+
+    rule: Rule
+    digest: str
+    blank: Alarm  # a new row, but for its key and place
+    levels: tuple[Mapping[str, Any], ...]  # what a verdict of each writes into the row
+
+
+def _facts_of(instance: RuleInstance) -> _Facts:
+    rule, levels = instance.rule, instance.levels
     # By identity: a rule holds mappings and has no hash. It is kept, so that its id stays its own.
-    kept = _DIGESTS.get((id(rule), instance.levels))
-    if kept is None or kept[0] is not rule:
-        if len(_DIGESTS) >= DIGESTS_KEPT:
-            _DIGESTS.clear()
-        levels = [
-            [level.name, level.priority, level.limit, level.latching] for level in instance.levels
-        ]
-        parts: list[object] = [rule.kind, rule.version, rule.parameters, levels]
-        parts += [rule.on_delay_s, rule.off_delay_s, rule.latching]
-        # Named one by one: a field added to a class must not look like an edit of every rule.
-        try:
-            body = orjson.dumps(parts, default=repr, option=_CANONICAL)
-        except orjson.JSONEncodeError:  # half a surrogate pair, a number of more than 64 bits
-            body = repr(parts).encode("utf-8", "replace")
-        text = hashlib.sha256(body).hexdigest()[:12]
-        kept = _DIGESTS[id(rule), instance.levels] = (rule, text)
-    return kept[1]
+    kept = _FACTS.get((id(rule), levels))
+    if kept is None or kept.rule is not rule:
+        if len(_FACTS) >= FACTS_KEPT:
+            _FACTS.clear()
+        kept = _FACTS[id(rule), levels] = _facts(rule, levels)
+    return kept
+
+
+def _facts(rule: Rule, levels: tuple[Level, ...]) -> _Facts:
+    digest = _digest(rule, levels)
+    top = min((level.priority for level in levels), default=rule.priority)
+    words = {
+        "scheme": rule.scheme,
+        "name": rule.name,
+        "action": rule.action,
+        "citation": rule.citation,
+        "rule_version": rule.version,
+        "top_priority": top,
+    }
+    blank = {"rule_id": rule.id, "rule_kind": rule.kind, "priority": top, **words}
+    verdicts = tuple(
+        {
+            "priority": level.priority,
+            "level": level.name,
+            "scheme_level": level.scheme_level or rule.level,
+            "rule_digest": digest,
+            **words,
+        }
+        for level in levels
+    )
+    return _Facts(rule, digest, with_changes(_BLANK, blank), verdicts)
+
+
+def _digest(rule: Rule, levels: tuple[Level, ...]) -> str:
+    named = [[level.name, level.priority, level.limit, level.latching] for level in levels]
+    parts: list[object] = [rule.kind, rule.version, rule.parameters, named]
+    parts += [rule.on_delay_s, rule.off_delay_s, rule.latching]
+    # Named one by one: a field added to a class must not look like an edit of every rule.
+    try:
+        body = orjson.dumps(parts, default=repr, option=_CANONICAL)
+    except orjson.JSONEncodeError:  # half a surrogate pair, a number of more than 64 bits
+        body = repr(parts).encode("utf-8", "replace")
+    return hashlib.sha256(body).hexdigest()[:12]
+
+
+_BLANK = Alarm("", "", "", "", "", Priority.LOW)
+_FACTS: dict[tuple[int, tuple[Level, ...]], _Facts] = {}
 
 
 def latches(change: Change) -> bool:

@@ -60,6 +60,10 @@ class Timers:
             self._heap = [(due_ns, key) for key, (due_ns, _) in self._next.items()]
             heapq.heapify(self._heap)
 
+    def is_due(self, now_ns: int) -> bool:
+        """Whether `due` is worth asking."""
+        return bool(self._heap) and self._heap[0][0] <= now_ns
+
     def due(self, now_ns: int) -> list[tuple[int, str, Transition]]:
         """Deadlines reached, each once; a row that is put again gets its next one."""
         found = []

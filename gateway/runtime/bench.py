@@ -30,7 +30,7 @@ from gateway.contract.sink import SampleSink, SinkContext
 from gateway.model.batch import Batch
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Priority, Rule, Selector
-from gateway.runtime import backtest_bench
+from gateway.runtime import alarm_bench, backtest_bench
 from gateway.runtime.clock import now_ns
 from gateway.runtime.counters import CounterTable, StatusCell
 from gateway.runtime.plugins import load_plugins
@@ -314,7 +314,11 @@ BENCHES: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "spool": _spool,
     "decode": _decode,
     "backtest": backtest_bench.measure,
+    "alarms": alarm_bench.measure,
 }
 
-LINES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {"rules": rules_bench.lines}
+LINES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+    "rules": rules_bench.lines,
+    "alarms": alarm_bench.lines,
+}
 """Benches that lay out their figures themselves."""
