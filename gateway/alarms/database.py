@@ -30,6 +30,7 @@ from typing import Any
 
 import orjson
 
+from gateway.alarms.carve import carve_log
 from gateway.alarms.chain import GENESIS, Anchor, StoredRow, columns_of, is_whole
 from gateway.alarms.files import sync_directory
 from gateway.alarms.record import RecordError, decode_alarm, decode_event, encode
@@ -123,30 +124,69 @@ class JournalDatabase:
         self._read_lock = threading.RLock()  # taken after write_lock where both are
         self._directory = directory
         self._path = directory / DATABASE
+        self._log = directory / f"{DATABASE}-wal"
         self._reserve = directory / "reserve"
         self._reserve_bytes = reserve_bytes
         self._known_bad: set[int] = set()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
-    def start(self, *, known_head: int, was_there: bool) -> None:
-        """Open or create; salvage what is damaged. `known_head`: a gseq used for certain.
+    def start(self, *, known_head: int, was_there: bool, was_open: bool) -> None:
+        """Open or create; salvage what is damaged. `known_head`: a gseq used for certain;
+        `was_open`: the last process did not close it, so that there must be a log.
 
         Raises: StorageFault if the disk refuses.
         """
+        log, has_log = self._read_log(), self._log.exists()
         try:
             self._connect()
+            self._put_back(log)
             self._check_live()
             is_ours = self.meta("epoch", None) is not None
-            if (was_there and not is_ours) or self.head.gseq < known_head:
-                # Missing, emptied, or an old copy put in its place.
+            lacks_log = was_open and not has_log
+            if (was_there and not is_ours) or self.head.gseq < known_head or lacks_log:
+                # Missing, emptied, without its log, or an old copy put in its place.
                 self.damage.note(f"{DATABASE} is not the one last used", files=1)
-                self._set_head(Anchor(known_head + LOST_SKIP, self.head.hash))
+                used = max(known_head, self.head.gseq)
+                self._set_head(Anchor(used + LOST_SKIP, self.head.hash))
         except sqlite3.Error as error:
             if not _is_damage(error):
                 raise StorageFault(f"{self._path}: {error}") from error
             with self.faults():
                 self.rescue(str(error), Anchor(known_head, b""))
+
+    def _read_log(self) -> bytes:
+        """What a dead process left, before SQLite cuts it off at the first bad sum."""
+        with contextlib.suppress(OSError):
+            return self._log.read_bytes()
+        return b""
+
+    def _put_back(self, log: bytes) -> None:
+        """Events of a damaged log behind the place where SQLite stopped reading: each is believed
+        for its own hash. Beyond a gap too, which then shows in the chain."""
+        rows = carve_log(log)
+        missing = [rows[gseq] for gseq in sorted(rows) if gseq > self.head.gseq]
+        live = {}
+        for row in missing:
+            event = self.event_of(row)
+            if event is not None:
+                record = encode(event)[1]
+                live[row.alarm_key] = (row.alarm_key, record, sum_of(record))
+        if not live:
+            return
+        lost = missing[-1].gseq - self.head.gseq - len(missing)
+        self.damage.note(f"{len(missing)} events put back from a damaged log", files=1, lost=lost)
+        self._keep_bytes("journal-log", log)
+        head = Anchor(missing[-1].gseq, missing[-1].hash)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(_PUT_EVENT, missing)
+            db.executemany(_PUT_URGENCY, _urgency_of(missing))
+            db.executemany(_PUT_LIVE, list(live.values()))
+            _put_head(db, head)
+
+        self._transact(work, fenced=False)
+        self.head = head
 
     def close(self) -> None:
         for connection in (self._reader, self._writer):
@@ -351,7 +391,7 @@ class JournalDatabase:
         """Set the damaged file aside and go on with what can be read of it."""
         with self.write_lock, self._read_lock:
             self.close()
-            wal = self._path.with_name(self._path.name + "-wal")
+            wal = self._log
             # Nothing is touched before the copies are made: on a full disk this raises here.
             files = [file for file in (self._path, wal) if file.exists()]
             self.damage.quarantined += quarantine(files, self._directory / "quarantine")

@@ -7,7 +7,7 @@
       urgency     priority and gseq: what is told first
       meta        epoch, head, head_hash, anchor
     anchors.jsonl signed anchors of the chain (anchors.py), anchor.key and .pub (signing.py)
-    epoch         epoch, head and version at the last start, in case journal.db is lost
+    epoch         epoch, head, version and whether it was closed, in case journal.db is lost
     checkpoint-*  the rule core's state (checkpoint.py)
     reserve       bytes held back: given up when the disk is full, so that alarms still fit
     journal.lock  one process at a time
@@ -35,6 +35,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ _URGENT = """WHERE gseq IN (
     ORDER BY gseq"""
 
 
+HINT = "epoch"
 _NO_END = 2**62
 
 
@@ -117,6 +119,7 @@ class Journal:
         self._anchor_lock = threading.Lock()  # taken before write_lock where both are
         self._key_path = key_path
         self._key: SigningKey | None = None
+        self._is_started = False
 
     @classmethod
     def open(
@@ -154,12 +157,15 @@ class Journal:
         """Give the files back. Nothing is flushed: what was appended is stored already."""
         if self._lock >= 0:
             self._database.close()
+            if self._is_started:
+                with contextlib.suppress(StorageFault):  # the next start then looks for a log
+                    write_whole(self.directory / HINT, self._hint("closed"))
             os.close(self._lock)
             self._lock = -1
 
     def _start(self) -> None:
         database = self._database
-        epoch, head, version = self._read_hint()
+        epoch, head, version, state = self._read_hint()
         if version > SCHEMA_VERSION:
             found = f"version {version}, this program reads {SCHEMA_VERSION}"
             raise Refused(f"{self.directory}: {found}")
@@ -167,21 +173,34 @@ class Journal:
         if self._checkpoints.damaged:
             database.keep_copies(self._checkpoints.damaged, "a rule checkpoint is unreadable")
         known = max([head, *(checkpoint.gseq for _, checkpoint in checkpoints)])
-        database.start(known_head=known, was_there=epoch > 0)
+        database.start(known_head=known, was_there=epoch > 0, was_open=state == "open")
         stored = database.meta("epoch", 0)
         database.put_epoch(1 + max(epoch, stored if isinstance(stored, int) else 0))
-        write_whole(self.directory / "epoch", self._hint())
+        write_whole(self.directory / HINT, self._hint("open"))
+        self._is_started = True
         database.fill_reserve()
 
-    def _hint(self) -> bytes:
-        return f"{self.epoch} {self.head} {SCHEMA_VERSION}\n".encode()
+    def _hint(self, state: str) -> bytes:
+        body = f"{self.epoch} {self.head} {SCHEMA_VERSION} {state}"
+        return f"{body} {zlib.crc32(body.encode()):08x}\n".encode()
 
-    def _read_hint(self) -> tuple[int, int, int]:
+    def _read_hint(self) -> tuple[int, int, int, str]:
+        """(epoch, head, version, state); zeros for a file that is not what was written. A flipped
+        bit in a version would else refuse the start, and one in a head skip numbers."""
+        path = self.directory / HINT
         try:
-            epoch, head, version = (self.directory / "epoch").read_text("ascii").split()
-            return int(epoch), int(head), int(version)
+            epoch, head, version, *rest = path.read_text("ascii").split()
+            if rest:  # an older version wrote three words and no sum
+                state, total = rest
+                body = f"{epoch} {head} {version} {state}"
+                if int(total, 16) != zlib.crc32(body.encode()):
+                    raise ValueError(total)
+            return int(epoch), int(head), int(version), rest[0] if rest else ""
+        except FileNotFoundError:
+            return 0, 0, 0, ""
         except (OSError, ValueError):
-            return 0, 0, 0
+            self._database.keep_copies([path], f"{HINT} is unreadable")
+            return 0, 0, 0, ""
 
     # --- writing
 
