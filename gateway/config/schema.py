@@ -90,6 +90,8 @@ class SpoolSection(Frozen):
     pending_rows_max: int = Field(default=200_000, ge=1)
     bytes_max_mb: int = Field(default=8192, ge=16)
     tail_rows_max: int = Field(default=200_000, ge=1)
+    disk_free_min_mb: int = Field(default=256, ge=0)  # for the alarm journal, above all
+    when_full: Literal["thin", "drop_oldest", "refuse"] = "thin"  # gateway/runtime/room.py
 
 
 class DeliverySection(Frozen):

@@ -41,6 +41,7 @@ from gateway.runtime.ledger_keeper import LedgerKeeper, World
 from gateway.runtime.live import LiveTable
 from gateway.runtime.notary import Notary
 from gateway.runtime.plugins import Plugins
+from gateway.runtime.room import RoomMaker, WhenFull
 from gateway.runtime.siterules import SiteRules, book_config, site_rules
 from gateway.runtime.supervisor import Backoff, Supervisor
 from gateway.runtime.telling import AlarmDelivery
@@ -55,7 +56,6 @@ GUARD_INTERVAL_S = 1.0
 CALLS_KEPT = 40  # for a screen that has just been opened
 FLOOD_WINDOW_NS = WINDOW_S * NS_PER_S
 FLOOD_RECALL_MAX = 10_000
-BUDGET_SHARE_MAX = 0.9  # of the spool's bytes; what is left takes the writes until room is made
 TELL_RETRY_MAX_S = 5.0  # a broker that is back hears of it within ten seconds
 DRAIN_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 10.0
@@ -104,6 +104,7 @@ class Core:
     call_listeners: list[Callable[[Sequence[Line]], None]] = field(default_factory=list)
     calls: deque[Line] = field(default_factory=lambda: deque(maxlen=CALLS_KEPT))
     announcer: Announcer = field(init=False)
+    _room: RoomMaker = field(init=False)
     _is_spool_faulty: bool = field(default=False, init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -195,13 +196,14 @@ class Core:
 
     async def _guard(self) -> None:
         """What no single part can see: a spool that fails, a budget about to be spent."""
+        room = self._room
         while True:
             self._watch_spool()
             if self.spool.has_failed_for_good:
                 self.failed.set()
                 return
             self._announce(self.announcer.due)
-            await self._make_room()
+            await room.make_room()
             await asyncio.sleep(GUARD_INTERVAL_S)
 
     def _watch_spool(self) -> None:
@@ -222,16 +224,14 @@ class Core:
         self._is_spool_faulty = bool(stats.fault)
         self.spool.nudge()
 
-    async def _make_room(self) -> None:
-        """Near the end of the byte budget the sink that is furthest behind gives up its oldest
-        rows, so that a dead database never stops intake and judging. The judge gives up none: it
-        commits what it has judged at once, not at its next checkpoint."""
-        stats = self.spool.stats()
-        if stats.bytes_on_disk < BUDGET_SHARE_MAX * stats.bytes_max or not self.deliveries:
-            return
-        laggard = max(self.deliveries.values(), key=lambda each: each.behind)
-        if laggard.behind:
-            laggard.forget(laggard.cursor.committed + max(1, laggard.behind // 5))
+    def read_by(self) -> int:
+        """Every row before it was read by those whose reading must be whole."""
+        committed = self.judge.cursor.committed
+        ledger = self.spool.committed(LEDGER_CURSOR)
+        return committed if ledger is None else min(committed, ledger)
+
+    async def let_go(self) -> None:
+        """The spool is nearly full: nobody but the sinks holds rows that are done."""
         if self.keeper is not None:
             await self.keeper.let_go()
         await self.judge.checkpoint()
@@ -274,6 +274,7 @@ class Core:
         await _end([task for name, task in running.items() if name == "judge"])
         await _end([task for task in self._tasks if not task.done()])
         self._tasks.clear()
+        await self._room.stop()
 
     async def _drained(self, *, timeout_s: float) -> None:
         """Wait until every row is judged and every event told, if the parts can."""
@@ -400,11 +401,21 @@ def _assemble(  # noqa: PLR0917  each a thing of its own
         lambda key: judge.book.get(key),  # noqa: PLW0108  the book changes when the judge restarts
         FloodConfig(start=config.alarms.flood_start, end=config.alarms.flood_end),
     )
+    core._room = RoomMaker(  # noqa: SLF001  assembled here, as the rest of it
+        spool=spool,
+        when_full=WhenFull(config.spool.when_full),
+        deliveries=core.deliveries,
+        read_by=core.read_by,
+        let_go=core.let_go,
+        points=registry.table,
+        counters=counters.component("spool"),
+    )
     judge.status = core.status("judge")
     judge.on_events = core.on_events
     judge.on_unrecorded = core.on_unrecorded
     if config.ledger.enabled:
         core.keeper = keeper_of(core)
+        core._room.gave_up = core.keeper.thinned  # noqa: SLF001
         judge.on_passed_over = partial(core.keeper.refused_now, JUDGE_CURSOR)
     for sink in config.sinks:
         _add_sink(core, sink)
@@ -484,6 +495,7 @@ def spool_options(config: SiteConfig) -> SpoolOptions:
         segment_bytes_max=config.spool.segment_bytes_max_mb << 20,
         pending_rows_max=config.spool.pending_rows_max,
         bytes_max=config.spool.bytes_max_mb << 20,
+        disk_free_min_bytes=config.spool.disk_free_min_mb << 20,
         tail_rows_max=config.spool.tail_rows_max,
     )
 

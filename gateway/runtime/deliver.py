@@ -101,6 +101,7 @@ class SampleDelivery:
     duplicate_count: int = field(default=0, init=False)
     rejected_count: int = field(default=0, init=False)
     dropped_count: int = field(default=0, init=False)
+    thinned_count: int = field(default=0, init=False)
     turns: Turns = field(init=False)
     _forget_to: int = field(default=0, init=False)
     _is_up: bool = field(default=False, init=False)  # the last write was answered
@@ -125,6 +126,11 @@ class SampleDelivery:
         """Give up the rows before `offset`: the spool's budget is spent on what this sink is
         behind. Taken up by the running task, which counts what it drops."""
         self._forget_to = max(self._forget_to, offset)
+
+    def count_thinned(self, rows: int) -> None:
+        """So many rows fewer will come: the spool was full (room.py)."""
+        self.counters.count("thinned", rows, reason="spool_budget")
+        self.thinned_count += rows
 
     async def _drop_forgotten(self) -> None:
         if self.cursor.committed >= self._forget_to:

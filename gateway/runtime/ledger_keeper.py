@@ -193,12 +193,18 @@ class LedgerKeeper:
             None if ledger is None else partial(ledger.refused, lane, offsets, batch), len(batch)
         )
 
-    async def gave_up(self, lane: str, first: int, end: int) -> None:
+    async def thinned(self, lane: str, first: int, end: int) -> None:
+        """As `gave_up`: the rows were thinned away."""
+        await self.gave_up(lane, first, end, Reason.THINNED)
+
+    async def gave_up(
+        self, lane: str, first: int, end: int, reason: Reason = Reason.DROPPED_BUDGET
+    ) -> None:
         """`lane` passes over rows [first, end): the budget is spent."""
         ledger = self._ledger
         call = None
         if ledger is not None:
-            call = partial(ledger.gave_up, lane, first, end, Reason.DROPPED_BUDGET, self.now_ns())
+            call = partial(ledger.gave_up, lane, first, end, reason, self.now_ns())
         await self._note(call, end - first)
 
     def refused_now(self, lane: str, offset: int, batch: Batch) -> None:

@@ -28,7 +28,8 @@ from gateway.model.errors import Unavailable
 from gateway.model.point import PointTable
 from gateway.model.rule import Confidence
 from gateway.runtime.clock import now_ns
-from gateway.runtime.core import BUDGET_SHARE_MAX, JUDGE_CURSOR, Core
+from gateway.runtime.core import JUDGE_CURSOR, Core
+from gateway.runtime.room import BUDGET_SHARE_MAX
 from gateway.runtime.threads import to_the_end
 from gateway.spool import SpoolStats
 
@@ -236,8 +237,10 @@ class CoreView:
     def _spool(self) -> wire.SpoolRow:
         core, stats = self._core, self._core.spool.stats()
         # The judge commits with its checkpoint, every few seconds; what it has read is judged.
-        is_full = stats.bytes_on_disk >= BUDGET_SHARE_MAX * stats.bytes_max
-        given_up = sum(delivery.dropped_count for delivery in core.deliveries.values())
+        is_full = core.spool.is_tight(BUDGET_SHARE_MAX)
+        given_up = sum(
+            delivery.dropped_count + delivery.thinned_count for delivery in core.deliveries.values()
+        )
         depth = {**stats.depth, JUDGE_CURSOR: stats.head - core.judge.cursor.position}
         return wire.SpoolRow(
             state="faulty" if stats.fault else "full" if is_full else "ok",

@@ -28,6 +28,7 @@ class Segment:
     size_bytes: int
     sealed: bool = True
     salvage: Salvage | None = None  # read through this instead of SQLite: the file is damaged
+    thinned_s: int = 0  # by what interval, see thinning.py
     guard: sqlite3.Connection | None = None  # of a poisoned one, see SegmentWriter.poison
 
 
@@ -98,6 +99,15 @@ class Catalog:
         with self._lock:
             assert self._segments[: len(gone)] == gone
             del self._segments[: len(gone)]
+
+    def replace(self, old: Segment, new: Segment) -> bool:
+        """Put `new` in the place of `old`, unless that has gone meanwhile."""
+        with self._lock:
+            for at, segment in enumerate(self._segments):
+                if segment is old:
+                    self._segments[at] = new
+                    return True
+        return False
 
     def lose(self, first: int, end: int) -> None:
         """Note that rows [first, end) cannot be had any more."""

@@ -12,6 +12,7 @@ import sqlite3
 from pathlib import Path
 
 PAGE_BYTES = 4096  # fixed, so that salvage knows where pages begin when the header is gone
+PARTIAL = ".part"  # ends the name of a file that is not yet what its name says
 BUSY_TIMEOUT_S = 5.0  # only ever waits for a reader's statement or a checkpoint of ours
 
 

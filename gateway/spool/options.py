@@ -15,6 +15,8 @@ class SpoolOptions:
         free.
     pending_rows_max: rows accepted and not yet durable; beyond it `append` waits.
     bytes_max: on disk, without the bounded quarantine; beyond it `append` raises SpoolFull.
+    disk_free_min_bytes: what must stay free on the file system, for the alarm journal above all;
+        below it `append` raises SpoolFull.
     tail_rows_max: newest rows kept in memory; a consumer further behind reads the disk.
     retry_first_s, retry_max_s: after the disk failed, until it is tried again with a new file; the
         pause doubles from try to try. Appends are refused meanwhile, at once.
@@ -25,6 +27,7 @@ class SpoolOptions:
     commit_window_s: float = 0.0
     pending_rows_max: int = 200_000
     bytes_max: int = 8 << 30
+    disk_free_min_bytes: int = 0
     tail_rows_max: int = 200_000
     retry_first_s: float = 0.5
     retry_max_s: float = 5.0

@@ -20,7 +20,8 @@ import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from gateway.spool.disk import Disk
+from gateway.spool.disk import PARTIAL, Disk
+from gateway.spool.fault import Fenced
 
 SLOT_BYTES = 32_768
 _HEAD = struct.Struct("<4sIQI")
@@ -36,6 +37,7 @@ class State:
     head: int = 0  # durable rows when this was written: at least so many were given out
     forgotten: int = 0  # rows below this were committed by every consumer and deleted
     cursors: dict[str, int] = field(default_factory=dict)
+    epoch: int = 0  # one more with every start: who finds a newer one has been overtaken
 
 
 class Positions:
@@ -71,10 +73,31 @@ class Positions:
         self.write(state)
         self.write(state)
 
+    def check_ours(self) -> None:
+        """Raises Fenced when another process has opened the spool since, OSError when the file has
+        gone from under its name: it is then made anew as after a failed write."""
+        held = os.fstat(self._descriptor)
+        try:
+            found = self._path.stat()
+        except OSError:
+            self.is_poisoned = True
+            raise
+        if (found.st_ino, found.st_dev) != (held.st_ino, held.st_dev):
+            raise Fenced(f"{self._path}: another process has put its own there")
+        if any(self._generation_of(slot) > self._generation for slot in (0, 1)):
+            for newer in (self._read(0), self._read(1)):
+                if newer is not None and newer[1].epoch > self.state.epoch:
+                    raise Fenced(f"{self._path}: another process opened the spool after this one")
+
+    def _generation_of(self, slot: int) -> int:
+        """As its head claims, unchecked: this is asked twice for every group of rows."""
+        head = os.pread(self._descriptor, _HEAD.size, SLOT_BYTES * slot)
+        return int(_HEAD.unpack(head)[2]) if len(head) == _HEAD.size else -1
+
     def renew(self) -> None:
         """A new file in the place of the one that failed. Raises OSError: the old one is then
         there as it was."""
-        partial = self._path.with_name(self._path.name + ".part")
+        partial = self._path.with_name(self._path.name + PARTIAL)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         descriptor = os.open(partial, flags, 0o640)
         try:

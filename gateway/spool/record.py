@@ -1,12 +1,13 @@
 """One batch as bytes: the unit of checksum, and so the most that one damaged byte can cost.
 
-    | "HGB1" | crc32 u32 | start i64 | count u32 | 0 u32 |        24 bytes, little-endian
+    | "HGB1" | crc32 u32 | start i64 | count u32 | left out u32 |        24 bytes, little-endian
     | source_time_ns i64 × count | received_time_ns i64 × count | value f64 × count |
     | point_index i32 × count | quality u8 × count |
 
 The crc covers everything behind itself, the start row included, so a record that turns up at
 another row number (a swapped page, a stale copy) is damage too. Eight-byte columns stand first so
-that every column is aligned and is read without copying.
+that every column is aligned and is read without copying. `left out` is how many rows before this
+one were thinned away (thinning.py): they are missing on purpose.
 
 Owns: the byte layout. Not here: where records are kept (segment.py), how they are found again when
 the file around them is broken (salvage.py).
@@ -46,12 +47,12 @@ def size_of(count: int) -> int:
     return HEADER.size + ROW_BYTES * count
 
 
-def encode(start: int, batch: Batch) -> bytes:
+def encode(start: int, batch: Batch, left_out: int = 0) -> bytes:
     """`batch` as the record whose first row is number `start`."""
     columns = b"".join(getattr(batch, name).tobytes() for name, _ in _LAYOUT)
-    head = HEADER.pack(MAGIC, 0, start, len(batch), 0)
+    head = HEADER.pack(MAGIC, 0, start, len(batch), left_out)
     crc = zlib.crc32(columns, zlib.crc32(head[_CRC_FROM:]))
-    return HEADER.pack(MAGIC, crc, start, len(batch), 0) + columns
+    return HEADER.pack(MAGIC, crc, start, len(batch), left_out) + columns
 
 
 def peek(body: bytes) -> tuple[int, int]:
@@ -62,6 +63,11 @@ def peek(body: bytes) -> tuple[int, int]:
     if magic != MAGIC or start < 0 or not 0 < count <= ROWS_MAX:
         raise DamagedRecord("not a record header")
     return start, count
+
+
+def left_out(body: bytes) -> int:
+    """How many rows right before a whole record are missing on purpose."""
+    return int(HEADER.unpack_from(body)[4])
 
 
 def decode(body: bytes) -> tuple[int, Batch]:

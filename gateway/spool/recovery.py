@@ -26,7 +26,7 @@ from pathlib import Path
 from gateway.model.errors import StorageFault
 from gateway.spool import record
 from gateway.spool.catalog import Catalog, Segment
-from gateway.spool.disk import Disk
+from gateway.spool.disk import PARTIAL, Disk
 from gateway.spool.positions import State
 from gateway.spool.quarantine import Quarantine
 from gateway.spool.salvage import Salvage, frames_in, wal_path
@@ -74,6 +74,8 @@ def recover(
     directory: Path, state: State, *, disk: Disk, catalog: Catalog, quarantine: Quarantine
 ) -> Recovered:
     """Fill `catalog`. Raises StorageFault for a newer format, or when files cannot be opened."""
+    for unfinished in directory.glob(f"*{PARTIAL}*"):  # a crash in the middle of an exchange
+        disk.unlink(unfinished)
     found = [_examine(path, disk, quarantine) for path in sorted(directory.glob(f"*{SUFFIX}"))]
     present = [each for each in found if each is not None]
     spool_id = state.spool_id or _most_common(present)
@@ -89,7 +91,9 @@ def recover(
         previous_end = each.meta.previous_end if each.meta else each.first
         catalog.lose(expected, min(previous_end, each.first))
         assert each.end is not None
-        catalog.add(Segment(each.path, each.first, each.end, segment_bytes(each.path)))
+        thinned_s = each.meta.thinned_s if each.meta else 0
+        size_bytes = segment_bytes(each.path)
+        catalog.add(Segment(each.path, each.first, each.end, size_bytes, thinned_s=thinned_s))
         expected = max(expected, each.end)
         if each.damaged:
             open_salvage(catalog.all()[-1], catalog, quarantine)

@@ -60,6 +60,7 @@ class Salvage:
         self._pages: dict[int, list[tuple[int, int]]] = {}  # page number -> images, newest last
         self._places: dict[int, tuple[int, int, int]] = {}  # start -> file, image, offset in it
         self._counts: dict[int, int] = {}
+        self._left_out: dict[int, int] = {}  # rows missing on purpose before a start
         with _opened(path) as files:
             for file, image, page in _images(files):
                 self._pages.setdefault(page, []).append((file, image))
@@ -75,8 +76,9 @@ class Salvage:
         """Row ranges of [first, end) that are gone."""
         holes, at = [], first
         for start in self.starts:
-            if start > at:
-                holes.append((at, min(start, end)))
+            begins = start - self._left_out.get(start, 0)
+            if begins > at:
+                holes.append((at, min(begins, end)))
             at = max(at, start + self._counts[start])
         if at < end:
             holes.append((at, end))
@@ -105,6 +107,9 @@ class Salvage:
                     start, batch = found
                     self._places[start] = (file, image, offset)
                     self._counts[start] = len(batch)
+                    left_out = record.left_out(page[offset : offset + record.HEADER.size])
+                    if left_out:
+                        self._left_out[start] = left_out
                 offset = page.find(record.MAGIC, offset + 1)
 
     def _new_record(

@@ -2,7 +2,7 @@
 
     <first row, 20 digits>.segment      application_id "HGSP", user_version 1, pages of 4096 bytes
       meta   (body BLOB)                one row: "HGM1" | crc32 | JSON {format, spool_id, first,
-                                        previous_end}
+                                        previous_end, thinned_s}
       record (start INTEGER PRIMARY KEY, count INTEGER, body BLOB)     body: see record.py
 
 Written through the write-ahead log with synchronous=FULL: a commit returns after the log is synced.
@@ -68,6 +68,7 @@ class Meta:
     spool_id: str
     first: int
     previous_end: int
+    thinned_s: int = 0  # by what interval its rows were thinned, see thinning.py
 
 
 def file_name(first: int, again: int = 0) -> str:
@@ -96,6 +97,7 @@ class SegmentWriter:
         self.path = path
         self.meta = meta
         self.end = meta.first
+        self._left_out = 0
         self._db = disk.connect(path)
         try:
             self._create()
@@ -119,6 +121,7 @@ class SegmentWriter:
                 "spool_id": self.meta.spool_id,
                 "first": self.meta.first,
                 "previous_end": self.meta.previous_end,
+                "thinned_s": self.meta.thinned_s,
             }
         ).encode()
         self._db.execute("BEGIN IMMEDIATE")
@@ -136,15 +139,24 @@ class SegmentWriter:
     def append(self, batches: Sequence[Batch]) -> list[tuple[int, Batch]]:
         """Write all as one transaction; durable on return. The records with their start rows."""
         parts = list(number(self.end, batches))
+        left_out, self._left_out = self._left_out, 0
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany(
             "INSERT INTO record VALUES (?, ?, ?)",
-            ((start, len(part), record.encode(start, part)) for start, part in parts),
+            (
+                (start, len(part), record.encode(start, part, 0 if at else left_out))
+                for at, (start, part) in enumerate(parts)
+            ),
         )
         self._db.execute("COMMIT")
         if parts:
             self.end = parts[-1][0] + len(parts[-1][1])
         return parts
+
+    def leave_out(self, rows: int) -> None:
+        """The next record says that so many rows before it are missing on purpose."""
+        self.end += rows
+        self._left_out += rows
 
     def size_bytes(self) -> int:
         return segment_bytes(self.path)
@@ -157,6 +169,10 @@ class SegmentWriter:
     def seal(self) -> None:
         """Fold the whole log in and let go of the file. When that fails: `poison`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._db.close()
+
+    def discard(self) -> None:
+        """Let go of a file nobody will miss."""
         self._db.close()
 
     def poison(self) -> sqlite3.Connection:
@@ -221,8 +237,9 @@ class SegmentReader:
         self._db.close()
 
     def records(self, position: int, limit: int) -> Iterator[tuple[int, Batch]]:
-        """Records from the one that holds `position` up to row `limit`, without a gap."""
-        at, rows = position, self._db.cursor()
+        """Records from the one that holds `position` up to row `limit`, without a gap but where
+        rows were thinned away."""
+        at, rows = -1, self._db.cursor()
         try:
             rows.execute(
                 "SELECT start, body FROM record WHERE start < ?2 AND start >= coalesce("
@@ -232,16 +249,18 @@ class SegmentReader:
             )
             for key, body in rows:
                 start, batch = _decoded(key, body)
-                if not (start == at or start <= position == at < start + len(batch)):
-                    raise DamagedSegment(f"row {at} is missing")
+                begins = start - record.left_out(body)
+                if begins != at and (at >= 0 or begins > position):
+                    raise DamagedSegment(f"row {max(at, position)} is missing")
                 at = start + len(batch)
-                yield start, batch
+                if at > position:
+                    yield start, batch
         except sqlite3.Error as error:
             raise _sorted_out(error) from error
         finally:
             rows.close()  # an open statement would hold up the checkpoint
         if at < limit:
-            raise DamagedSegment(f"row {at} is missing")
+            raise DamagedSegment(f"row {max(at, position)} is missing")
 
     def meta(self) -> Meta | None:
         """What the segment says of itself; None when the file was never finished (no tables)."""
@@ -297,7 +316,7 @@ def _meta_of(rows: list[tuple[object]]) -> Meta:
     said = json.loads(text)
     if said["format"] > FORMAT:
         raise NewerFormat(f"format {said['format']}")
-    return Meta(said["spool_id"], said["first"], said["previous_end"])
+    return Meta(said["spool_id"], said["first"], said["previous_end"], said.get("thinned_s", 0))
 
 
 def _sorted_out(error: sqlite3.Error) -> Exception:

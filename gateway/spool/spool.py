@@ -36,7 +36,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,17 +44,20 @@ from gateway.model.batch import Batch
 from gateway.model.errors import SpoolFull, StorageFault
 from gateway.spool import record
 from gateway.spool.catalog import Catalog, Segment
+from gateway.spool.cursor import Chunk, Cursor
 from gateway.spool.disk import Disk
+from gateway.spool.fault import Fenced
 from gateway.spool.options import SpoolOptions
 from gateway.spool.positions import Positions
 from gateway.spool.quarantine import Quarantine
 from gateway.spool.recovery import Recovered, open_salvage, recover
-from gateway.spool.segment import DamagedSegment, SegmentReader
 from gateway.spool.tail import Tail
+from gateway.spool.thinning import InHand, PointTraits, Thinned, Thinner
 from gateway.spool.writer import (
     AppendJob,
     CursorJob,
     Drive,
+    ExchangeJob,
     Job,
     RetryJob,
     SealJob,
@@ -63,18 +66,11 @@ from gateway.spool.writer import (
     Writer,
 )
 
-__all__ = ["Chunk", "Cursor", "Spool", "SpoolOptions", "SpoolStats"]
+__all__ = ["Chunk", "Cursor", "PointTraits", "Spool", "SpoolOptions", "SpoolStats", "Thinned"]
 
+LOCK = "spool.lock"
+FREE_ASKED_EVERY_S = 0.1  # how old the figure of the file system's free room may be (engineering)
 _ROW_OVERHEAD_BYTES = 64  # SQLite's own for one row, generously
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows [start, end) of the log."""
-
-    start: int
-    end: int
-    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -87,6 +83,8 @@ class SpoolStats:
     pending_rows: int  # accepted, not durable yet
     bytes_on_disk: int
     bytes_max: int
+    disk_free_bytes: int  # of the file system, as asked last
+    disk_free_min_bytes: int
     segments: int
     tail_rows: int
     commits: int
@@ -168,6 +166,9 @@ class Spool:
         self._quarantine = Quarantine(directory / "quarantine", disk)
         self._positions = Positions(directory / "positions", disk)
         try:
+            # Before anything is read: whoever still writes finds out, and what it acknowledged
+            # until then is on the disk and is read below.
+            self._positions.write_twice(epoch=self._positions.state.epoch + 1)
             recovered = self._recover()
         except BaseException:
             self._positions.close()
@@ -178,6 +179,9 @@ class Spool:
         self._pending_rows = 0
         self._pending_bytes = 0
         self._refused_rows = 0
+        self._free_bytes = 1 << 62
+        self._free_asked_s = -FREE_ASKED_EVERY_S
+        self._thinner = Thinner(disk, self._catalog)
         self._queue_for_room: deque[tuple[asyncio.Future[None], int, int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sleepers: set[asyncio.Future[None]] = set()
@@ -192,6 +196,7 @@ class Spool:
             recovered=recovered,
             tail=self._tail,
             drive=drive,
+            check_ours=self._check_ours,
             on_group=self._after_group,
         )
 
@@ -209,9 +214,7 @@ class Spool:
         version wrote it, or when the directory cannot be written."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(
-                directory / "spool.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640
-            )
+            descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StorageFault(f"{directory}: {error}") from error
         try:
@@ -227,6 +230,16 @@ class Spool:
         except BaseException:
             os.close(descriptor)
             raise
+
+    def _check_ours(self) -> None:
+        """Raises Fenced when another process has the spool: it got past the lock because the lock's
+        file was deleted, or because the file system does not honour locks."""
+        self._positions.check_ours()
+        held = os.fstat(self._lock_descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            found = (self.directory / LOCK).stat()
+            if (found.st_ino, found.st_dev) != (held.st_ino, held.st_dev):
+                raise Fenced(f"{self.directory}: another process holds a lock of its own")
 
     def _recover(self) -> Recovered:
         positions = self._positions
@@ -284,6 +297,8 @@ class Spool:
             pending_rows=self._pending_rows,
             bytes_on_disk=self._bytes_on_disk(),
             bytes_max=self.options.bytes_max,
+            disk_free_bytes=self._free_bytes,
+            disk_free_min_bytes=self.options.disk_free_min_bytes,
             segments=len(self._catalog),
             tail_rows=self._tail.end - self._tail.first,
             commits=progress.commits,
@@ -376,11 +391,32 @@ class Spool:
                 raise SpoolFull(
                     f"{self.directory}: {spent} of {self.options.bytes_max} bytes are in use"
                 )
+            if not self._is_disk_roomy(self._pending_bytes + size):
+                raise SpoolFull(
+                    f"{self.directory}: the file system has {self._free_bytes} bytes left, of which"
+                    f" {self.options.disk_free_min_bytes} stay free"
+                )
             if self._pending_rows and self._pending_rows + rows > self.options.pending_rows_max:
                 return False
             self._pending_rows += rows
             self._pending_bytes += size
             return True
+
+    def _is_disk_roomy(self, size: int) -> bool:
+        """Whether `size` bytes more leave what must stay free."""
+        now_s = time.monotonic()
+        if now_s >= self._free_asked_s + FREE_ASKED_EVERY_S:
+            self._free_asked_s = now_s
+            with contextlib.suppress(OSError):  # not to be known: a write will tell
+                self._free_bytes = self._disk.free_bytes(self.directory)
+        return self._free_bytes - size >= self.options.disk_free_min_bytes
+
+    def is_tight(self, share_max: float) -> bool:
+        """Whether more than `share_max` of the byte budget is spent, or the file system is about to
+        have too little left: room for two segments is needed to make room."""
+        spare = 2 * self.options.segment_bytes_max if self.options.disk_free_min_bytes else 0
+        is_spent = self._bytes_on_disk() >= share_max * self.options.bytes_max
+        return is_spent or not self._is_disk_roomy(spare)
 
     def _release(self, rows: int, size: int) -> None:
         with self._room:
@@ -504,6 +540,10 @@ class Spool:
         if name in self._positions.state.cursors:
             self._set_cursor(name, None)
 
+    def committed(self, name: str) -> int | None:
+        """How far a consumer is, durably; None for one that is not known."""
+        return self._positions.state.cursors.get(name)
+
     def cursor_names(self) -> list[str]:
         """Every consumer whose position is kept, in use or not."""
         return sorted(self._positions.state.cursors)
@@ -531,6 +571,24 @@ class Spool:
             except OSError as error:
                 raise StorageFault(f"{segment.path}: {error}") from error
 
+    # --- making room
+
+    def thin(self, below: int, traits: PointTraits, in_hand: InHand = lambda: ()) -> Thinned | None:
+        """Make the oldest segment smaller whose rows all lie below `below`, and of which nobody
+        has rows in hand; see thinning.py. None when there is nothing left to thin. Blocks for as
+        long as a segment takes to write.
+
+        Raises StorageFault when the disk cannot do it; the old segment is then as it was.
+        """
+        return self._thinner.thin(
+            below, traits, in_hand, exchange=self._exchange, mark_damaged=self._mark_damaged
+        )
+
+    def _exchange(self, old: Segment, new: Segment, partial: Path) -> bool:
+        waiter = _ThreadWaiter(self._drive)
+        self._writer.put(ExchangeJob(old, new, partial, waiter))
+        return bool(waiter.wait())
+
     # --- closing
 
     async def close(self) -> None:
@@ -553,173 +611,6 @@ class Spool:
         self._positions.close()
         descriptor, self._lock_descriptor = self._lock_descriptor, -1
         os.close(descriptor)
-
-
-class Cursor:
-    """One consumer's place in the log. Used by one task at a time.
-
-    committed ≤ position ≤ head: `read` and `next` move the position, `commit` makes it durable.
-    """
-
-    def __init__(self, spool: Spool, name: str, committed: int) -> None:
-        """Use `Spool.cursor`."""
-        self.name = name
-        self.position = committed
-        self.committed = committed
-        self._spool = spool
-        self._lock = threading.Lock()  # a cancelled `next` leaves its thread reading
-        self._segment: Segment | None = None
-        self._reader: SegmentReader | None = None
-        self._last: tuple[int, Batch] | None = None  # the record read last: often only a part fits
-
-    @property
-    def depth(self) -> int:
-        """Durable rows not read yet; lost ones among them are skipped without being read."""
-        return self._spool.head - self.position
-
-    def read(self, rows_max: int) -> Chunk | None:
-        """The next rows, at most `rows_max`; None when nothing is new. May read the disk.
-
-        Raises StorageFault when the disk cannot be read for a reason that is no damage.
-        """
-        chunk = self._fetch(self.position, rows_max)
-        if chunk is not None:
-            self.position = chunk.end
-        return chunk
-
-    async def next(self, rows_max: int) -> Chunk:
-        """The next rows as soon as there are any; never blocks the loop on the disk.
-
-        Raises StorageFault when the spool closes, or as `read` does. Cancelling moves nothing.
-        """
-        while True:
-            head, position = self._spool.head, self.position
-            chunk = self._from_tail(position, rows_max)
-            if chunk is None and position < head:
-                chunk = await asyncio.to_thread(self._fetch, position, rows_max)
-            if chunk is not None:
-                self.position = chunk.end
-                return chunk
-            await self._spool._news(head)  # noqa: SLF001 - one object in two classes
-
-    async def commit(self, offset: int) -> None:
-        """Durably done with every row before `offset`. Raises StorageFault."""
-        if self._is_new(offset):
-            await self._spool._set_cursor_async(self.name, offset)  # noqa: SLF001
-            self.committed = max(self.committed, offset)
-
-    def commit_now(self, offset: int) -> None:
-        """As `commit`, blocking."""
-        if self._is_new(offset):
-            self._spool._set_cursor(self.name, offset)  # noqa: SLF001
-            self.committed = max(self.committed, offset)
-
-    def _is_new(self, offset: int) -> bool:
-        assert offset <= self.position, f"commit of {offset}, read up to {self.position}"
-        assert offset >= self.committed, f"commit of {offset}, behind {self.committed}"
-        return offset > self.committed
-
-    def rewind(self) -> None:
-        """Back to what is committed: the consumer failed and wants the same again."""
-        self.position = self.committed
-
-    async def seek(self, offset: int) -> None:
-        """Read on from `offset`, between what is committed and the head. Not durable by itself."""
-        if not self.committed <= offset <= self._spool.head:
-            raise ValueError(f"{offset} is not between {self.committed} and {self._spool.head}")
-        self.position = offset
-
-    def close(self) -> None:
-        """Let go of files."""
-        with self._lock:
-            self._use(None)
-
-    def _from_tail(self, position: int, rows_max: int) -> Chunk | None:
-        batch = self._spool._tail.read(position, rows_max)  # noqa: SLF001
-        return None if batch is None else Chunk(position, position + len(batch), batch)
-
-    def _fetch(self, position: int, rows_max: int) -> Chunk | None:
-        """Rows from `position` or the first that can be had behind it. Moves nothing."""
-        assert rows_max > 0, "a chunk has rows"
-        spool = self._spool
-        while (head := spool.head) > position:
-            chunk = self._from_tail(position, rows_max)
-            if chunk is not None:
-                return chunk
-            segment = spool._catalog.at(position)  # noqa: SLF001
-            if segment is None:
-                return None
-            position = max(position, segment.first)
-            limit = min(segment.end, head)
-            if position < limit:
-                with self._lock:
-                    chunk = self._from_disk(segment, position, limit, rows_max)
-            if chunk is not None:
-                return chunk
-            position = segment.end
-        return None
-
-    def _from_disk(
-        self, segment: Segment, position: int, limit: int, rows_max: int
-    ) -> Chunk | None:
-        """Rows of one segment; None when all from `position` on are lost."""
-        try:
-            if segment.salvage is None:
-                try:
-                    return self._gather(segment, position, limit, rows_max)
-                except DamagedSegment:
-                    self._use(None)
-                    self._spool._mark_damaged(segment)  # noqa: SLF001
-            return self._gather(segment, position, limit, rows_max)
-        except (sqlite3.Error, OSError) as error:
-            self._use(None)
-            raise StorageFault(f"{segment.path}: {error}") from error
-
-    def _gather(self, segment: Segment, position: int, limit: int, rows_max: int) -> Chunk | None:
-        """Records joined until `rows_max`, a hole, or the segment's end."""
-        start, at, parts = -1, position, []
-        for first, batch in self._records(segment, position, limit):
-            low = max(position - first, 0)
-            if start < 0:
-                start = at = first + low
-            if first + low != at:
-                break  # behind a hole
-            high = min(len(batch), low + rows_max - (at - start))
-            parts.append(batch if (low, high) == (0, len(batch)) else batch.take(slice(low, high)))
-            at += high - low
-            self._last = (first, batch)
-            if at - start >= rows_max:
-                break
-        return Chunk(start, at, Batch.concat(parts)) if parts else None
-
-    def _records(self, segment: Segment, position: int, limit: int) -> Iterator[tuple[int, Batch]]:
-        """Whole records from the one with `position` on; the one read last is at hand."""
-        if self._last is not None:
-            first, batch = self._last
-            if first <= position < first + len(batch):
-                yield first, batch
-                position = first + len(batch)
-        if position >= limit:
-            return
-        if segment.salvage is not None:
-            self._use(None)
-            yield from segment.salvage.records(position)
-        else:
-            reader = self._use(segment)
-            assert reader is not None
-            yield from reader.records(position, limit)
-
-    def _use(self, segment: Segment | None) -> SegmentReader | None:
-        """The reader of `segment`; the one before is closed."""
-        if self._segment is not segment and self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        self._segment = segment
-        if segment is not None and self._reader is None:
-            if self._spool._closed:  # noqa: SLF001
-                raise StorageFault(f"{segment.path}: the spool is closed")
-            self._reader = SegmentReader(self._spool._disk, segment.path)  # noqa: SLF001
-        return self._reader
 
 
 def _disk_bytes(batch: Batch) -> int:

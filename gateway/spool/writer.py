@@ -85,7 +85,18 @@ class RetryJob:
     waiter: Waiter
 
 
-Job = AppendJob | CursorJob | SealJob | RetryJob
+@dataclass(frozen=True, slots=True, eq=False)
+class ExchangeJob:
+    """Put a thinned segment, written under another name, in the place of the old one. Answers 0
+    when the old one has been forgotten meanwhile."""
+
+    old: Segment
+    new: Segment
+    partial: Path
+    waiter: Waiter
+
+
+Job = AppendJob | CursorJob | SealJob | RetryJob | ExchangeJob
 
 
 @dataclass(slots=True)
@@ -158,6 +169,7 @@ class Writer:
         recovered: Recovered,
         tail: Tail,
         drive: Drive,
+        check_ours: Callable[[], None],
         on_group: Callable[[Sequence[Job], Sequence[tuple[Waiter, int | Exception]]], None],
     ) -> None:
         self._directory = directory
@@ -172,6 +184,7 @@ class Writer:
         self._retry_at_s = 0.0
         self._debris: list[Path] = []  # files of tries that failed
         self._tail = tail
+        self._check_ours = check_ours
         self._on_group = on_group
         self._active: SegmentWriter | None = None
         self._active_segment: Segment | None = None
@@ -265,6 +278,7 @@ class Writer:
         cursors = [job for job in jobs if isinstance(job, CursorJob)]
         seals = [job for job in jobs if isinstance(job, SealJob)]
         retries = [job for job in jobs if isinstance(job, RetryJob)]
+        self._guard(self._check_ours)
         if retries and self.progress.fault is not None:
             self._try_again()
         if self.progress.fault is None:
@@ -276,6 +290,9 @@ class Writer:
         if seals:
             self._guard(self._seal)
             self._tell([job.waiter for job in seals], 0)
+        for job in jobs:
+            if isinstance(job, ExchangeJob) and self.progress.fault is None:
+                self._tell([job.waiter], self._exchanged(job))
         fault = self.progress.fault
         if fault is not None:
             heard = {id(waiter) for waiter, _ in told}
@@ -348,6 +365,7 @@ class Writer:
         self._next = offset + sum(job.rows for job in jobs)
         records = active.append([batch for job in jobs for batch in job.batches])
         took = time.monotonic() - began
+        self._check_ours()  # after the rows are on the disk, where whoever comes now sees them
         # durable from here on
         self._pause.reset()
         self._ended = active.end
@@ -411,6 +429,21 @@ class Writer:
         for job in jobs:
             self.progress.told.append((job.waiter, job.offset or 0))
         self._forget()
+
+    def _exchanged(self, job: ExchangeJob) -> int | Exception:
+        """What went wrong leaves one of the two files, and either will do."""
+        if not self._catalog.replace(job.old, job.new):
+            return 0
+        try:
+            self._disk.rename(job.partial, job.new.path)
+        except OSError as error:
+            self._catalog.replace(job.new, job.old)
+            return StorageFault(f"{job.partial}: {error}")
+        try:
+            self._disk.sync_directory(self._directory)
+        except OSError as error:
+            return StorageFault(f"{self._directory}: {error}")
+        return 1
 
     def _forget(self) -> None:
         """Delete segments every consumer is done with; the positions are durable before that.

@@ -331,13 +331,13 @@ def _watched_sqlite(tape: Tape, *, syncs_directories: bool) -> Iterator[None]:
     finally:
         library.sqlite3_vfs_unregister(ctypes.byref(shim.vfs))
         library.sqlite3_vfs_register(real, 1)
-        shim.rest()
+        shim.let_go()
         _KEPT.append(shim)
 
 
 _KEPT: list[_Shim] = []
-"""Every one there was: a connection that is closed later, by a garbage collection at the end of the
-process say, still goes through its VFS, whether any of its files was watched or not."""
+"""A connection closed later, or one whose files lie elsewhere, still calls them: for good. What
+they have noted is let go."""
 
 
 class _Shim:
@@ -358,8 +358,8 @@ class _Shim:
         self._close, self._write = _CLOSE(self._on_close), _WRITE(self._on_write)
         self._truncate, self._sync = _TRUNCATE(self._on_truncate), _SYNC(self._on_sync)
 
-    def rest(self) -> None:
-        """Nothing is noted or refused any more, and what was noted may go."""
+    def let_go(self) -> None:
+        """Of the tape, which is long; what is still called goes on a blank one."""
         self._tape = Tape(self._tape.directory)
 
     def _open(self, vfs: int, name: int | None, file: int, flags: int, out: Any) -> int:

@@ -31,6 +31,7 @@ id = "s"
 tick_interval_s = 0.01
 [spool]
 bytes_max_mb = 16
+when_full = "WHEN_FULL"
 segment_bytes_max_mb = 1
 [history]
 sink = "store"
@@ -48,9 +49,9 @@ parameters = { levels = { H = { limit = 1.0 } } }
 """
 
 
-def site(folder):
+def site(folder, when_full="thin"):
     path = folder / "site.toml"
-    path.write_text(SITE, encoding="utf-8")
+    path.write_text(SITE.replace("WHEN_FULL", when_full), encoding="utf-8")
     return load_site(path, PLUGINS)
 
 
@@ -106,7 +107,8 @@ class DeadStore:
 async def test_a_dead_database_costs_its_own_rows_and_never_an_alarm(tmp_path, monkeypatch) -> None:
     """The spool's budget is spent on what the store is behind: intake and judging go on."""
     monkeypatch.setattr("gateway.runtime.core.GUARD_INTERVAL_S", 0.01)
-    async with open_core(site(tmp_path), PLUGINS) as core:
+    dropping = site(tmp_path, when_full="drop_oldest")
+    async with open_core(dropping, PLUGINS) as core:
         delivery = core.deliveries["store"]
         delivery.sink = DeadStore()
         delivery.sleep = lambda _seconds: asyncio.sleep(0.001)
@@ -119,6 +121,72 @@ async def test_a_dead_database_costs_its_own_rows_and_never_an_alarm(tmp_path, m
             while not core.journal.head:
                 await asyncio.sleep(0.01)
         assert core.counters.of("sink store")["dropped.spool_budget"] == delivery.dropped_count
+
+
+class RevivedStore(DeadStore):
+    """Dead until told otherwise; then it counts."""
+
+    def __init__(self) -> None:
+        self.is_dead, self.rows, self.ends = True, 0, []
+
+    async def write(self, batch: Batch, offset: int) -> WriteResult:
+        if self.is_dead:
+            raise Unavailable("no route to host")
+        self.rows += len(batch)
+        self.ends.append(batch.value[[0, -1]].tolist())
+        return WriteResult(accepted=len(batch))
+
+
+@pytest.mark.slow
+async def test_what_a_dead_database_is_behind_is_thinned_and_every_row_is_accounted_for(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("gateway.runtime.core.GUARD_INTERVAL_S", 0.01)
+    async with open_core(site(tmp_path), PLUGINS) as core:
+        delivery = core.deliveries["store"]
+        store = delivery.sink = RevivedStore()
+        delivery.sleep = lambda _seconds: asyncio.sleep(0.001)
+        core.start()
+        async with asyncio.timeout(60):
+            while not delivery.thinned_count:
+                await hand_over(core, [0.5] * 50_000)
+            await hand_over(core, [1.5])
+            while not core.journal.head:
+                await asyncio.sleep(0.01)
+            while core.spool.is_tight(0.9):
+                await asyncio.sleep(0.01)
+            store.is_dead = False
+            while delivery.cursor.committed < core.spool.head:
+                await asyncio.sleep(0.01)
+        durable = core.intake.durable_count
+        assert store.rows + delivery.thinned_count + delivery.dropped_count == durable
+        assert delivery.dropped_count == 0
+        assert core.counters.of("sink store")["thinned.spool_budget"] == delivery.thinned_count
+        assert store.ends[-1][1] == 1.5
+        assert CoreView(core)._spool().dropped_count == delivery.thinned_count
+
+
+@pytest.mark.slow
+async def test_a_spool_that_refuses_when_full_keeps_every_row_and_judges_from_memory(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("gateway.runtime.core.GUARD_INTERVAL_S", 0.01)
+    async with open_core(site(tmp_path, "refuse"), PLUGINS) as core:
+        delivery = core.deliveries["store"]
+        delivery.sink = DeadStore()
+        delivery.sleep = lambda _seconds: asyncio.sleep(0.001)
+        core.start()
+        async with asyncio.timeout(60):
+            with pytest.raises(SpoolFull):
+                while True:
+                    await core.intake.emit(batch([0.5] * 50_000))
+            with pytest.raises(SpoolFull):
+                await core.intake.emit(batch([1.5] * 50_000))
+            while not core.journal.head:
+                await asyncio.sleep(0.01)
+        assert delivery.behind == core.intake.durable_count == core.spool.head
+        assert delivery.dropped_count == delivery.thinned_count == 0
+        assert CoreView(core)._spool().state == "full"
 
 
 def on_disk(disk, monkeypatch) -> Ports:
