@@ -21,7 +21,7 @@ from gateway.model.errors import ConfigError, GatewayError
 from gateway.runtime.journal_cli import add_journal_commands, add_report_commands
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-BENCHES = ("pipeline", "rules", "spool", "decode", "backtest", "alarms")
+BENCHES = ("pipeline", "rules", "spool", "spool-start", "decode", "backtest", "alarms")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +131,7 @@ def _add_tools(commands: Commands) -> None:
     bench.add_argument("what", choices=BENCHES)
     bench.add_argument("--json", action="store_true")
     bench.add_argument("--seconds", type=float, default=10.0, help="about how long to measure")
+    bench.add_argument("--gb", type=float, default=1.0, help="backlog of spool-start (default 1)")
     bench.set_defaults(run=_bench)
 
 
@@ -321,7 +322,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from gateway.runtime.bench import run_bench  # noqa: PLC0415
 
-    for line in run_bench(arguments.what, seconds=arguments.seconds, as_json=arguments.json):
+    what, seconds, gb = arguments.what, arguments.seconds, arguments.gb
+    for line in run_bench(what, seconds=seconds, as_json=arguments.json, gb=gb):
         print(line)
     return EXIT_OK
 

@@ -34,20 +34,25 @@ from gateway.runtime import alarm_bench, backtest_bench
 from gateway.runtime.clock import now_ns
 from gateway.runtime.counters import CounterTable, StatusCell
 from gateway.runtime.plugins import load_plugins
-from gateway.spool import Spool, SpoolOptions
+from gateway.spool import Spool, SpoolOptions, bench_start
 from gateway.spool import bench as spool_bench
 
 BATCH_ROWS = 10_000
 POINTS = 10_000
 ABNORMAL_SHARE = 0.01  # of samples beyond the limit: a bad day, not a quiet one
 AIM_SAMPLES_PER_S = 200_000
+SPOOL_START = "spool-start"  # measured by a size, not for a time
 _SECOND_NS = 1_000_000_000
 
 
-def run_bench(what: str, *, seconds: float, as_json: bool) -> Iterator[str]:
-    """The figures of one bench, as one JSON line or as lines for a person."""
+def run_bench(what: str, *, seconds: float, as_json: bool, gb: float = 1.0) -> Iterator[str]:
+    """The figures of one bench, as one JSON line or as lines for a person. `gb`: how large a
+    backlog `spool-start` makes."""
     with tempfile.TemporaryDirectory(prefix="hazard-gateway-bench-") as folder:
-        figures = BENCHES[what](Path(folder), seconds)
+        if what == SPOOL_START:
+            figures = dict(bench_start.measure(Path(folder), gb=gb))
+        else:
+            figures = BENCHES[what](Path(folder), seconds)
     if as_json:
         yield json.dumps(figures)
         return

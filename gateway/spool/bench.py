@@ -32,10 +32,14 @@ class Figures:
 
     batch_rows: int
     batches: int
+    raw_p50_ms: float  # of one write + fdatasync of the same bytes, nothing else
+    raw_p99_ms: float
+    alone_p50_ms: float  # acknowledgement of one caller at a time
+    alone_p99_ms: float
     alone_samples_per_s: float  # one caller, one sync a batch
     raw_samples_per_s: float  # the same bytes, write + fdatasync a batch
     grouped_samples_per_s: float  # 32 callers, group commit
-    ack_p50_ms: float  # of those callers
+    ack_p50_ms: float  # of those callers, all waiting at once
     ack_p99_ms: float
     read_samples_per_s: float  # from disk, in chunks of 50 000
 
@@ -58,19 +62,34 @@ def measure(
 
 def _measure_size(place: Path, rows: int, seconds: float) -> Figures:
     batch = _sample_batch(rows)
-    raw = _raw(place / "raw", record.encode(0, batch), seconds) * rows
+    raw_waits = _raw(place / "raw", record.encode(0, batch), seconds)
     with_options = SpoolOptions(tail_rows_max=1, pending_rows_max=max(200_000, 4 * rows))
     spool = Spool.open(place / "alone", with_options)
-    batches, began = 0, time.perf_counter()
-    while (took := time.perf_counter() - began) < seconds:
+    alone_waits, began = list[float](), time.perf_counter()
+    while (asked := time.perf_counter()) - began < seconds:
         spool.append_now([batch])
-        batches += 1
-    alone = batches * rows / took
+        alone_waits.append(time.perf_counter() - asked)
     read = _read(spool)
     spool.close_now()
     grouped, waits = asyncio.run(_grouped(place / "grouped", with_options, batch, seconds))
-    p50, p99 = np.percentile(np.array(waits), [50, 99]) * 1e3
-    return Figures(rows, batches, alone, raw, grouped, float(p50), float(p99), read)
+    return Figures(
+        batch_rows=rows,
+        batches=len(alone_waits),
+        raw_p50_ms=_ms(raw_waits, 50),
+        raw_p99_ms=_ms(raw_waits, 99),
+        alone_p50_ms=_ms(alone_waits, 50),
+        alone_p99_ms=_ms(alone_waits, 99),
+        alone_samples_per_s=len(alone_waits) * rows / sum(alone_waits),
+        raw_samples_per_s=len(raw_waits) * rows / sum(raw_waits),
+        grouped_samples_per_s=grouped,
+        ack_p50_ms=_ms(waits, 50),
+        ack_p99_ms=_ms(waits, 99),
+        read_samples_per_s=read,
+    )
+
+
+def _ms(waits_s: Sequence[float], percentile: float) -> float:
+    return float(np.percentile(np.array(waits_s), percentile) * 1e3)
 
 
 def _sample_batch(rows: int) -> Batch:
@@ -78,19 +97,19 @@ def _sample_batch(rows: int) -> Batch:
     return Batch.of(at % 1000, np.sin(at), 1_700_000_000_000_000_000 + at, received_time_ns=0)
 
 
-def _raw(path: Path, body: bytes, seconds: float) -> float:
-    """Writes of `body` a second, each synced."""
+def _raw(path: Path, body: bytes, seconds: float) -> list[float]:
+    """How long each of many writes of `body` took, each synced."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    writes, began = 0, time.perf_counter()
+    waits, began = list[float](), time.perf_counter()
     try:
-        while (took := time.perf_counter() - began) < seconds:
+        while (asked := time.perf_counter()) - began < seconds:
             os.write(descriptor, body)
             os.fdatasync(descriptor)
-            writes += 1
+            waits.append(time.perf_counter() - asked)
     finally:
         os.close(descriptor)
         path.unlink()
-    return writes / took
+    return waits
 
 
 def _read(spool: Spool) -> float:
