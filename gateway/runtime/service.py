@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,9 @@ SOCKET_PATH_MAX = 104
 # two cores) are all taken when as many brokers are behind a firewall that swallows everything, and
 # the spool reads its backlog with them.
 _THREADS_MAX = 64
+# How long a thread that computes (a store making lines of ten thousand rows) may keep the others
+# from running. Python's 5 ms are waited for at every step of an alarm's way while a backlog drains.
+_SWITCH_INTERVAL_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def run_service(path: Path) -> int:
 
 async def _run(config: SiteConfig, plugins: Plugins) -> int:
     stop = asyncio.Event()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="pool"))
     for number in (signal.SIGTERM, signal.SIGINT):

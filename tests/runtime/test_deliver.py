@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config.schema import DeliverySection
 from gateway.contract.sink import WriteResult
 from gateway.model.batch import Batch
 from gateway.model.errors import Refused, Unavailable
@@ -188,4 +189,80 @@ async def test_rows_given_up_for_the_budget_are_counted_and_the_newer_ones_go_on
     assert store.values == [4.0]
     assert delivery.dropped_count == 3
     assert table.of("store")["dropped.spool_budget"] == 3
+    await spool.close()
+
+
+class Hanging(Store):
+    """Writes of more than `rows` rows never return, nor does closing while `stuck`."""
+
+    def __init__(self, *, rows: int, stuck: bool = False) -> None:
+        super().__init__()
+        self.rows = rows
+        self.stuck = stuck
+
+    async def write(self, batch: Batch, offset: int, *, ahead: bool = False) -> WriteResult:
+        if len(batch) > self.rows:
+            await asyncio.Event().wait()
+        return await super().write(batch, offset, ahead=ahead)
+
+    async def close(self) -> None:
+        if self.stuck:
+            await asyncio.Event().wait()
+
+
+async def test_a_write_that_does_not_return_is_cut_and_tried_with_fewer_rows(tmp_path) -> None:
+    spool = Spool.open(tmp_path / "spool")
+    await spool.append(batch_of([float(n) for n in range(8)]))
+    store = Hanging(rows=2)
+    delivery, table, status = deliver(spool, store, tmp_path)
+    delivery.limits = DeliverySection(write_timeout_s=0.02)
+    await run_until_done(delivery, store, 8)
+    assert store.values == [float(n) for n in range(8)]
+    assert table.of("store")["abandoned.write"] == 3, "eight rows at once, and four, twice"
+    assert status.state == "connected"
+    await spool.close()
+
+
+async def test_a_store_that_hangs_for_good_says_so_and_can_be_stopped(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("gateway.runtime.deliver._CLOSE_TIMEOUT_S", 0.02)
+    spool = Spool.open(tmp_path / "spool")
+    await spool.append(batch_of([1.0]))
+    delivery, table, status = deliver(spool, Hanging(rows=0, stuck=True), tmp_path)
+    delivery.limits = DeliverySection(write_timeout_s=0.02)
+    task = asyncio.create_task(delivery.run())
+    async with asyncio.timeout(10):
+        while table.of("store").get("retried", 0) < 3:
+            await asyncio.sleep(0)
+        assert status.state == "waiting"
+        assert "did not return within" in status.detail
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert delivery.cursor.committed == 0, "nothing is done with that was not answered"
+    assert table.of("store")["abandoned.close"] == 1
+    await spool.close()
+
+
+async def test_the_cost_of_finding_poison_is_bounded(tmp_path) -> None:
+    """One row of ten thousand: about two writes for each halving."""
+    spool = Spool.open(tmp_path / "spool")
+    values = [float(n) for n in range(10_000)]
+    values[6_789] = -1.0
+    await spool.append(batch_of(values))
+
+    class Counting(Store):
+        writes = 0
+
+        async def write(self, batch: Batch, offset: int, *, ahead: bool = False) -> WriteResult:
+            self.writes += 1
+            return await super().write(batch, offset, ahead=ahead)
+
+    store = Counting(refuses="batch")
+    delivery, _, _ = deliver(spool, store, tmp_path)
+    await run_until_done(delivery, store, 9_999)
+    assert (delivery.stored_count, delivery.rejected_count) == (9_999, 1)
+    assert store.writes <= 2 * 14 + 1
+    (line,) = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["reason"] == "bad value: negative"
     await spool.close()

@@ -115,7 +115,7 @@ class WriteCheck:
     backlog_rows: int = 0  # received before the database was back, accepted after
     first_ns: int = 0  # the first request it accepted after that
     last_ns: int = 0  # the last one that held such a row
-    live_behind_s: float = 0.0  # the longest wait of a row received after it was back
+    live_behind_s: float = 0.0  # the longest wait of a row received after that first request
     examples: list[str] = field(default_factory=list)
 
 
@@ -139,7 +139,7 @@ def check_writes(runs: Iterable[Run], back_ns: int) -> WriteCheck:
                 if received_ns < back_ns:
                     found.backlog_rows += 1
                     found.last_ns = time_ns
-                else:
+                elif received_ns > found.first_ns:
                     found.live_behind_s = max(found.live_behind_s, (time_ns - received_ns) / 1e9)
             if not _follows(lanes.setdefault(point, []), received_ns):
                 found.violations += 1

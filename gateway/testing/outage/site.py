@@ -21,7 +21,7 @@ data_dir = "data"
 enabled = false
 
 [history]
-sink = "local"
+sink = "store"
 
 [delivery]
 live_first_after_rows = {live_first_after_rows}
@@ -65,10 +65,6 @@ kind = "influxdb"
 url = "http://127.0.0.1:{influx}"
 api = "v1"
 database = "{database}"
-
-[[sink]]
-name = "local"
-kind = "duckdb"
 
 [[sink]]
 name = "siren"
