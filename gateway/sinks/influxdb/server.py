@@ -3,14 +3,15 @@
     answer                                  means
     204 (200 with an empty body)            stored
     400 "partial write", "unable to parse"  RowsRefused: some of these lines; the others are stored
-    422                                     RowsRefused: some or all of these lines
+    422, 201                                RowsRefused: some or all of these lines
     413                                     RowsRefused: too many bytes at once
     400 for another reason, 401, 403, 404   Unavailable: the target or the credentials, not the rows
     429, 5xx, no or half an answer          Unavailable, with Retry-After if it came
 
 Wrong credentials are Unavailable on purpose: a person will mend them, and until then no row may be
 set aside as if it were at fault. After a cut connection it is not known whether the lines were
-stored; sending them again is harmless.
+stored; sending them again is harmless. Of a 2xx with a body the v2 client tells nothing: a cloud
+service that stores part of a request and answers 201 is read through `api = "v1"` only.
 
 v2 goes through influxdb-client, handed finished lines as bytes; v1 and all reading go through
 urllib3, which comes with it. Retrying is the runtime's. No error text holds a header, so no
@@ -51,10 +52,11 @@ _ROWS_AT_FAULT = ("partial write", "unable to parse", "field type conflict", "re
 class RowsRefused(Exception):
     """The server refused some or all lines of a request. Never leaves the sink."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, body: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.body = body  # the answer, for the lines it names
 
 
 class Server:
@@ -165,8 +167,8 @@ class Server:
         self, status: int, headers: Mapping[str, str], body: bytes
     ) -> RowsRefused | Unavailable:
         message = _message(body)
-        if status in {413, 422} or (status == 400 and _blames_rows(message)):
-            return RowsRefused(status, message)
+        if status in {201, 413, 422} or (status == 400 and _blames_rows(message)):
+            return RowsRefused(status, message, body)
         retry_after_s = self._retry_after_s(headers.get("Retry-After"))
         return Unavailable(f"answered {status}: {message}", retry_after_s)
 

@@ -20,6 +20,7 @@ from gateway.model.batch import Batch
 from gateway.model.errors import Unavailable
 from gateway.model.point import Point, PointTable
 from gateway.sinks.influxdb import KIND
+from gateway.sinks.influxdb.answers import named_lines
 from gateway.testing.sinks import NOON, S, sink_context
 
 CANARY = "canary-7c1f-secret"
@@ -33,6 +34,7 @@ class Script:
     answers: list[tuple] = field(default_factory=list)
     poison: Callable[[str], bool] = lambda _line: False
     poison_status: int = 400
+    names: str = "none"  # how the answer names the lines it refuses
     stored: dict[str, str] = field(default_factory=dict)  # line without fields -> fields
     requests: list[tuple[str, dict, int]] = field(default_factory=list)  # path, headers, lines
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -73,9 +75,20 @@ class Handler(BaseHTTPRequestHandler):
             script.let_go.wait(10)
             self.close_connection = True
         else:
+            poison = [number for number, line in enumerate(lines, 1) if script.poison(line)]
             dropped = script.store(lines)
             if not dropped:
                 self.answer(204)
+            elif script.names == "quoted":
+                said = "\n".join(f"unable to parse '{lines[n - 1]}': bad number" for n in poison)
+                self.answer(400, body={"error": f"partial write: {said} dropped=0"})
+            elif script.names == "numbered":
+                said = [
+                    {"original_line": lines[n - 1][:9], "line_number": n, "error_message": "no"}
+                    for n in poison[:100]
+                ]
+                error = "partial write of line protocol occurred"
+                self.answer(400, body={"error": error, "data": said})
             elif script.poison_status == 422:
                 self.answer(422, body={"code": "unprocessable entity", "message": "rejected part"})
             else:
@@ -133,7 +146,7 @@ def sink_for(url: str, tmp_path, api: str, **options):
         url=url,
         api=api,
         read_back=options.pop("read_back", "none"),
-        lines_per_request=LINES_MAX,
+        lines_per_request=options.pop("lines_per_request", LINES_MAX),
         **target,
         **options,
     )
@@ -254,6 +267,79 @@ async def test_poison_rows_are_named_with_the_servers_reason_and_their_neighbour
     word = "field_type_conflict" if status == 400 else "refused_422"
     assert [reason.partition(":")[0] for reason in result.reasons] == [word]
     assert len(script.stored) == 9
+
+
+@APIS
+@pytest.mark.parametrize(("names", "word"), [("quoted", "not_parsed"), ("numbered", "refused_400")])
+async def test_lines_that_the_answer_names_are_not_searched_for(tmp_path, api, names, word) -> None:
+    script = Script(poison=lambda line: "point=p2" in line, names=names)
+    with scripted(script) as url:
+        sink = sink_for(url, tmp_path, api, lines_per_request=10)
+        await sink.open()
+        result = await sink.write(ten_rows(), 10)
+        await sink.close()
+    assert result.rejected.tolist() == [2]
+    assert [reason.partition(":")[0] for reason in result.reasons] == [word]
+    assert "dropped=" not in result.reasons[0]
+    assert [lines for _, _, lines in script.requests] == [10, 9]
+    assert len(script.stored) == 9
+
+
+def many_rows(count: int) -> Batch:
+    return Batch.of(
+        [0] * count,
+        [i / 2 for i in range(count)],
+        [NOON + i * S for i in range(count)],
+        received_time_ns=NOON,
+    )
+
+
+@pytest.mark.parametrize("names", ["none", "quoted", "numbered"])
+async def test_one_poison_row_of_ten_thousand_is_set_apart_in_few_requests(tmp_path, names) -> None:
+    script = Script(poison=lambda line: " value=3394.5," in line, names=names)
+    with scripted(script) as url:
+        sink = sink_for(url, tmp_path, "v1", lines_per_request=5_000)
+        await sink.open()
+        result = await sink.write(many_rows(10_000), 10_000)
+        await sink.close()
+    assert (result.accepted, result.rejected.tolist()) == (9_999, [6_789])
+    assert len(script.stored) == 9_999
+    assert len(script.requests) <= {"none": 2 + 2 * 13, "quoted": 3, "numbered": 3}[names]
+
+
+async def test_an_answer_that_names_a_hundred_of_more_is_asked_again(tmp_path) -> None:
+    script = Script(poison=lambda line: ".5," in line, names="numbered")
+    with scripted(script) as url:
+        sink = sink_for(url, tmp_path, "v1", lines_per_request=5_000)
+        await sink.open()
+        result = await sink.write(many_rows(500), 500)
+        await sink.close()
+    assert result.rejected.tolist() == list(range(1, 500, 2))
+    assert [lines for _, _, lines in script.requests] == [500, 400, 300, 250]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"error":"partial write","data":[{"line_number":2,"error_message":"no"}]}', {1: "no"}),
+        (b'{"error":"partial write","data":[{"line_number":4,"error_message":"no"}]}', {}),
+        (b'{"error":"partial write","data":[{"line_number":0,"error_message":"no"}]}', {}),
+        (b'{"error":"partial write","data":["x"]}', {}),
+        (b'{"error":"partial write","data":null}', {}),
+        (b"unable to parse 'b 2': bad dropped=0", {1: "bad"}),
+        (
+            b"{\"message\":\"unable to parse 'a 1': x\\nunable to parse 'c 3': y\"}",
+            {0: "x", 2: "y"},
+        ),
+        (b"unable to parse 'd 4': bad", {}),
+        (b"unable to parse 'a 1': bad\nunable to parse 'd 4': bad", {}),
+        (b'["unable"]', {}),
+        (b"\xff\xfe", {}),
+        (b"", {}),
+    ],
+)
+def test_an_answer_names_lines_that_were_sent_or_none(body, expected) -> None:
+    assert named_lines(body, ["a 1", "b 2", "c 3"]) == expected
 
 
 async def test_when_all_lines_of_a_request_are_dropped_nothing_is_asked_twice(tmp_path) -> None:
