@@ -18,8 +18,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway.testing.outage")
     parser.add_argument("--minutes", type=float, default=30.0, help="of outage (30)")
     parser.add_argument("--calm", type=float, default=60.0, metavar="S", help="before and after")
-    parser.add_argument("--dams", type=int, default=60, help="eleven samples a second each")
-    parser.add_argument("--vehicles", type=int, default=20, help="six samples a second each")
+    parser.add_argument("--dams", type=int, default=Plan.dams, help="eleven samples a second each")
+    parser.add_argument(
+        "--vehicles", type=int, default=Plan.vehicles, help="six samples a second each"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--folder", type=Path, help="keep everything here (default: removed)")
@@ -81,7 +83,7 @@ def describe(report: Report) -> list[str]:
             f"alarm latency {phase:7} p50 {figures['p50_ms']:g} ms, p99 {figures['p99_ms']:g} ms, "
             f"longest {figures['max_ms']:g} ms ({figures['count']:g} alarms)"
         )
-    lines += [f"status said: {said}" for said in report.shares[:1] + report.shares[-1:]]
+    lines += [f"status said: {said}" for said in report.shares]
     lines += [f"  {text}" for text in (*store.examples[:5], *writes.examples[:5])]
     lines += [f"  {text}" for text in report.alarms_unexpected[:9]]
     lines += [f"{'ok  ' if ok else 'FAIL'}  {name}" for name, ok in report.passes().items()]
