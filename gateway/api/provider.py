@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.api.wire import Command, CommandResult, HistoryBuckets, Status
+from gateway.ledger.account import Account, Request
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.point import PointTable
 
@@ -60,6 +61,10 @@ class CoreProvider(Protocol):
     ) -> HistoryBuckets:
         """At most `count` buckets of the half-open span. Raises KeyError for an unknown point,
         Unavailable when the store cannot answer now."""
+        ...
+
+    async def completeness(self, request: Request) -> Account:
+        """What was expected, received, judged, stored and forwarded. Raises Unavailable."""
         ...
 
     async def command(self, command: Command) -> CommandResult:

@@ -25,6 +25,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from gateway.api import link, wire
+from gateway.api.completeness import CompletenessQuery, completeness
 from gateway.api.link import Frame, FrameDecoder, FrameKind
 from gateway.api.provider import CoreProvider
 from gateway.model.errors import (
@@ -199,6 +200,9 @@ class LinkServer:
                 count=query.count,
             )
             return buckets.encoded()
+        if method == "completeness":
+            asked = CompletenessQuery.model_validate_json(body).request()
+            return completeness(await self.core.completeness(asked)).encoded()
         if method == "command":
             return (await self.core.command(wire.Command.model_validate_json(body))).encoded()
         raise Refused(f"no method {method!r}")

@@ -33,7 +33,7 @@ class Request:
     from_minute: int
     to_minute: int
     by: GroupBy = "point"
-    points: str = "*"  # a glob over point ids
+    points: str = "*"  # a glob over point ids and names
     bin_count: int = 1
     rows_max: int = 1_000_000
 
@@ -68,17 +68,19 @@ class Row:
 
     @property
     def online_rate(self) -> float | None:
-        return online_rate(self.minutes_online, self.minutes_due)
+        pending = self.dark.get(Reason.PENDING.word, 0)
+        return online_rate(self.minutes_online, self.minutes_due, pending)
 
     @property
     def completeness(self) -> float | None:
-        """The share of due samples that came; None when none was due."""
-        return self.got / self.due if self.due else None
+        """The share of due samples that came, as `online_rate`."""
+        return online_rate(self.got, self.due, self.gaps.get(Reason.PENDING.word, 0))
 
     @property
     def main_reason(self) -> str:
-        """Why most of what is missing is missing; "" when nothing is."""
-        return max(self.gaps, key=lambda name: self.gaps[name]) if self.gaps else ""
+        """Why most of what is missing is missing; "" when nothing is, or all is pending."""
+        known = {word: count for word, count in self.gaps.items() if word != Reason.PENDING.word}
+        return max(known, key=lambda word: known[word]) if known else ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ def account(books: Books, request: Request) -> Account:
     """Read, settle, sum and group."""
     edges = _edges(request)
     names = books.points
-    asked = np.array([fnmatchcase(p.id, request.points) for p in names], np.bool_)
+    asked = np.array(
+        [fnmatchcase(p.id, request.points) or fnmatchcase(p.name, request.points) for p in names],
+        np.bool_,
+    )
     keys, group = _groups(names, request.by)
     groups = _Groups(group, asked, len(keys))
     total, strips = Sums(books.size), []

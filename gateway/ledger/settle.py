@@ -97,14 +97,16 @@ def due_of(interval_s: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[
     return np.where(is_due, many, 0).astype(np.int32), reach.astype(np.int32)
 
 
-def online_rate(minutes_online: int, minutes_due: int) -> float | None:
+def online_rate(online: int, due: int, pending: int) -> float | None:
     """在线率: the share of expected point-minutes in which the point was seen.
 
-    Expected: the point owed a sample in that minute. Seen: `got` above 0, that is at least one
-    sample that was in time and not bad. Of a device, an area, an adapter or an enterprise: the
-    point-minutes of all its points together. None when nothing was expected: no rate, not 100 %.
+    Expected (`due`): the point owed a sample in that minute. Seen (`online`): `got` above 0, that
+    is at least one sample, in time and not bad. `pending`: not seen, but the minute is not
+    over; nobody can say yet, so it counts on neither side. Of a device, an area, an adapter or an
+    enterprise: the point-minutes of all its points together. None when nothing was expected: no
+    rate, not 100 %. The same share of samples instead of minutes is the completeness.
     """
-    return minutes_online / minutes_due if minutes_due else None
+    return online / (due - pending) if due > pending else None
 
 
 @dataclass

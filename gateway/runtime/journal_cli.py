@@ -1,7 +1,7 @@
 """`journal verify|key|export` and `report alarms`: the journal's commands. Arguments and printing.
 
     add_journal_commands(commands)   journal …
-    add_report_commands(commands)    report alarms …
+    add_report_commands(commands)    report alarms …, report completeness … (completeness_cli.py)
 
 All of them read a journal by its site file (`-c`) or its folder (`--dir`: a copy, or one that is
 being written), and change nothing.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.model.errors import Unavailable
+from gateway.runtime.completeness_cli import add_completeness
 from gateway.runtime.instants import TIME_MAX, TIME_MIN, time_ns_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def add_report_commands(commands: Commands) -> None:
     _add_times(alarms, required=True)
     alarms.add_argument("--format", choices=("json",), default="json")
     alarms.set_defaults(run=_report_alarms)
+    add_completeness(names)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

@@ -74,6 +74,7 @@ class LedgerKeeper:
     _cursor: Cursor | None = field(default=None, init=False)
     _refused: dict[Reason, int] = field(default_factory=dict, init=False)
     _beat_ns: int = field(default=0, init=False)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def run(self) -> None:
         """Count until cancelled. Raises StorageFault for the supervisor."""
@@ -238,8 +239,9 @@ class LedgerKeeper:
         if ledger is None:
             raise Unavailable(NOT_OPEN)
         try:
-            await to_the_end(ledger.flush)
-            return await to_the_end(read_account, self.directory, request)
+            async with self._one_at_a_time:  # an account may take a core for a second
+                await to_the_end(ledger.flush)
+                return await to_the_end(read_account, self.directory, request)
         except StorageFault as error:
             raise Unavailable(str(error)) from error
 

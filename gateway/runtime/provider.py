@@ -23,6 +23,7 @@ from gateway.alarms.commands import CommandResult as BookResult
 from gateway.alarms.flood import Line
 from gateway.api import wire
 from gateway.api.provider import AlarmSnapshot, LiveValues
+from gateway.ledger.account import Account, Request
 from gateway.model.alarm import AlarmEvent
 from gateway.model.errors import Unavailable
 from gateway.model.point import PointTable
@@ -133,6 +134,11 @@ class CoreView:
             maximum=[wire.number(v) for v in found.max[filled].tolist()],
             count=(found.n + found.n_bad)[filled].tolist(),
         )
+
+    async def completeness(self, request: Request) -> Account:
+        if self._core.keeper is None:
+            raise Unavailable("the completeness ledger is not enabled")
+        return await self._core.keeper.account(request)
 
     async def command(self, command: wire.Command) -> wire.CommandResult:
         result = await self._core.judge.command(book_command(command, now_ns()))

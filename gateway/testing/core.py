@@ -12,6 +12,7 @@ is refused). It is not an alarm book: shelving, delays and latches are the real 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,12 +21,15 @@ import numpy as np
 
 from gateway.api import wire
 from gateway.api.provider import AlarmSnapshot, LiveValues
+from gateway.ledger.account import Account, Request
+from gateway.ledger.count import MINUTE_NS
 from gateway.model.alarm import Alarm, AlarmEvent, AlarmState, Transition
 from gateway.model.errors import Unavailable
 from gateway.model.point import Device, Point, PointKind, PointTable
 from gateway.model.quality import Quality
 from gateway.model.rule import Citation, Confidence, Priority, alarm_key
 from gateway.runtime.clock import now_ns
+from gateway.testing.completeness import invented
 
 S = 1_000_000_000
 AREAS = ("3101工作面", "3203掘进面", "中央变电所")
@@ -203,6 +207,7 @@ class FakeCore:
         self.journal: list[AlarmEvent] = []
         self.commands: list[wire.Command] = []
         self.history_down = False
+        self.ledger_down = False
         self.bad: dict[str, Quality] = {
             "mine.02.methane.08": Quality.BAD_SENSOR_FAULT,
             "dam.rain.03": Quality.BAD_COMMUNICATION,
@@ -265,6 +270,11 @@ class FakeCore:
             maximum=[v * 1.02 for v in mean],
             count=[bucket_ms // 1000] * len(mean),
         )
+
+    async def completeness(self, request: Request) -> Account:
+        if self.ledger_down:
+            raise Unavailable("the completeness ledger is not open")
+        return await asyncio.to_thread(invented, self.table, request, self.now_ns() // MINUTE_NS)
 
     async def command(self, command: wire.Command) -> wire.CommandResult:
         self.commands.append(command)

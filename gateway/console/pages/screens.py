@@ -102,6 +102,11 @@ async def plan(request: Request) -> Response:
     return pages_of(request).render(request, "plan.html", page="plan")
 
 
+@router.get("/completeness")
+async def completeness(request: Request) -> Response:
+    return pages_of(request).render(request, "completeness.html", page="completeness")
+
+
 @router.get("/system")
 async def system(request: Request) -> Response:
     return pages_of(request).render(request, "system.html", page="system")

@@ -81,7 +81,7 @@ addEventListener("keydown", (event) => {
 
 onKey(["?"], () => byId("help-dialog").showModal());
 onKey(["m"], () => silence());
-["/", "/values", "/plan", "/system"].forEach((path, index) => {
+["/", "/values", "/plan", "/completeness", "/system"].forEach((path, index) => {
   onKey([String(index + 1)], () => location.assign(path));
 });
 

@@ -8,7 +8,7 @@ import { condition } from "./words.js";
 
 const BEHIND_WORRY = 5000; // samples: far more than one poll of any site
 const SILENT_MS = 60_000;
-const CURSORS = { judge: _("judging") };
+const CURSORS = { judge: _("judging"), ledger: _("the ledger") };
 
 on("status", (status) => {
   byId("waiting").hidden = true;

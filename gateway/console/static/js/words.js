@@ -105,6 +105,7 @@ const CONDITION = {
   watching: _("watching"),
   running: _("running"),
   judging: _("judging"),
+  counting: _("counting"),
   open: _("open"),
   ok: _("in order"),
   waiting: _("waiting"),
@@ -120,3 +121,28 @@ export function condition(state) {
   const mood = FAULTY.has(state) ? "faulty" : WAITING.has(state) ? "waiting" : "";
   return { mood, text: CONDITION[state] ?? state };
 }
+
+/** Why samples of a point are missing, as the ledger has it. */
+export const GAP = {
+  pending: _("not counted yet"),
+  gateway_down: _("this gateway was not running"),
+  clock: _("this gateway's clock was set"),
+  lost_damage: _("lost to damage of the spool"),
+  disk_down: _("this gateway's disk took nothing"),
+  dropped_budget: _("refused, the spool was full"),
+  thinned: _("thinned, the spool was nearly full"),
+  adapter_down: _("the connection was down"),
+  bad_quality: _("only bad values came"),
+  late: _("came too late"),
+  device_silent: _("the device was silent"),
+};
+
+/** Why a consumer has not a row that was received. */
+export const MISSING = {
+  pending: _("on its way"),
+  lost_damage: _("lost to damage"),
+  dropped_budget: _("dropped, the spool was full"),
+  thinned: _("thinned"),
+  rejected: _("refused, set aside"),
+  not_asked: _("older than it"),
+};

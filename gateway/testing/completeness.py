@@ -1,0 +1,70 @@
+"""An account for the plant of `FakeCore`: the real settling over invented counts.
+
+Most points are there all the time. A few have a story, by index: silent for the last hours, bad for
+a while, filled in late; all of them miss the minutes in which the gateway did not run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from gateway.ledger.account import Account, Request, account
+from gateway.ledger.books import Books
+from gateway.ledger.cells import Cells, Column, Counts, Span
+from gateway.ledger.ledger import Ledger, LedgerOptions, Progress, open_ledger
+from gateway.ledger.settle import Reason
+from gateway.model.point import PointTable
+
+MINUTE_NS = 60_000_000_000
+INVENTED_MINUTES = 26 * 60
+DOWN = range(431, 440)  # minutes before now in which we did not run
+STORIES = {3: ("", 190), 8: ("BAD", 75), 14: ("GOOD_DELAYED", 300), 21: ("", 40)}  # since
+
+
+def invented(points: PointTable, request: Request, now_minute: int) -> Account:
+    """Deterministic but for the time it is counted from. Takes a while: not in an event loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = open_ledger(Path(folder), LedgerOptions())
+        try:
+            _fill(ledger, points, now_minute)
+            return account(Books(ledger.store), request)
+        finally:
+            ledger.close()
+
+
+def _fill(ledger: Ledger, points: PointTable, now_minute: int) -> None:
+    first = now_minute - INVENTED_MINUTES
+    ledger.describe(points, (first - 1) * MINUTE_NS)
+    samples = np.array([max(1, int(60 / (p.interval_s or 60))) for p in points], np.uint32)
+    for minute in range(first, now_minute):
+        cells = _minute(samples, now_minute - minute, minute - first)
+        ledger.counter.open_minutes[minute] = cells
+    ledger.offset = INVENTED_MINUTES
+    down = [(now_minute - ago) * MINUTE_NS for ago in (DOWN[-1], DOWN[0])]
+    ledger.outage(Reason.GATEWAY_DOWN, *down)
+    consumers = [
+        Progress("judge", "judge", INVENTED_MINUTES),
+        Progress("sink.store", "store", INVENTED_MINUTES - 45),
+        Progress("sink.broker", "forward", INVENTED_MINUTES - 2),
+    ]
+    ledger.beat(now_minute * MINUTE_NS, 0, is_read=True, adapters={}, consumers=consumers)
+    ledger.flush()
+
+
+def _minute(samples: Counts, ago: int, offset: int) -> Cells:
+    cells = Cells(len(samples))
+    if ago in DOWN:
+        return cells
+    cells.in_time = Span(offset, offset)
+    good = cells.columns[Column.GOOD] = samples.copy()
+    for index, (story, since) in STORIES.items():
+        if ago > since:
+            continue
+        good[index] = 0
+        if story:
+            cells.column(Column[story])[index] = samples[index]
+            cells.delayed = Span(offset, offset)
+    return cells
