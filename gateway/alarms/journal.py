@@ -189,13 +189,7 @@ class Journal:
         bit in a version would else refuse the start, and one in a head skip numbers."""
         path = self.directory / HINT
         try:
-            epoch, head, version, *rest = path.read_text("ascii").split()
-            if rest:  # an older version wrote three words and no sum
-                state, total = rest
-                body = f"{epoch} {head} {version} {state}"
-                if int(total, 16) != zlib.crc32(body.encode()):
-                    raise ValueError(total)
-            return int(epoch), int(head), int(version), rest[0] if rest else ""
+            return _parsed_hint(path.read_text("ascii"))
         except FileNotFoundError:
             return 0, 0, 0, ""
         except (OSError, ValueError):
@@ -488,3 +482,14 @@ def verify_directory(directory: Path, *, anchor: Anchor | None = None) -> ChainR
             return check_chain((StoredRow(*row) for row in rows), anchor=anchor)
     except sqlite3.Error as error:
         raise StorageFault(f"{directory / DATABASE}: {error}") from error
+
+
+def _parsed_hint(text: str) -> tuple[int, int, int, str]:
+    """Raises ValueError for anything but what `Journal._hint` writes."""
+    body, _, total = text.rstrip("\n").rpartition(" ")
+    if text.count(" ") == 2:  # an older version wrote three words and no sum
+        body, total = text, f"{zlib.crc32(text.encode()):x}"
+    if int(total, 16) != zlib.crc32(body.encode()):
+        raise ValueError(f"the sum of {text!r} is not {total}")
+    epoch, head, version, *state = body.split()
+    return int(epoch), int(head), int(version), state[0] if state else ""

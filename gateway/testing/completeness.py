@@ -43,8 +43,8 @@ def _fill(ledger: Ledger, points: PointTable, now_minute: int) -> None:
         cells = _minute(samples, now_minute - minute, minute - first)
         ledger.counter.open_minutes[minute] = cells
     ledger.offset = INVENTED_MINUTES
-    down = [(now_minute - ago) * MINUTE_NS for ago in (DOWN[-1], DOWN[0])]
-    ledger.outage(Reason.GATEWAY_DOWN, *down)
+    from_ns, to_ns = ((now_minute - ago) * MINUTE_NS for ago in (DOWN[-1], DOWN[0]))
+    ledger.outage(Reason.GATEWAY_DOWN, from_ns, to_ns)
     consumers = [
         Progress("judge", "judge", INVENTED_MINUTES),
         Progress("sink.store", "store", INVENTED_MINUTES - 45),

@@ -183,7 +183,7 @@ def check_one(masters: Masters, place: Path, rng: random.Random) -> None:
             assert not left & lost, f"{what}: {left & lost} are there and not read"
         if lost:
             told = bool(journal.damage) or not verify_directory(place).ok
-            assert told or path.name == LOG and harm is cut_off, f"{what} cost {lost}, untold"
+            assert told or (path.name == LOG and harm is cut_off), f"{what} cost {lost}, untold"
         if journal.damage:
             assert journal.damage.details, what
         head = journal.head
