@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,17 +96,35 @@ class Backlog:
         first = seg.heads(owner)
         return run[owner[first]], at[beyond[first]]
 
-    def columns(self, run: Int) -> Iterator[tuple[NDArray[np.bool_] | None, Int]]:
-        """(which of the runs, their rows): the first row of each, then the second, …"""
-        row = self.head[run]
+    def columns(self, run: Int) -> Iterator[Column]:
+        """The first row of each of these runs, then the second, …"""
+        row, batch = self.head[run], self.batch
         if self.each:
-            for step in range(self.each):
-                yield None, row + step
+            named = (self.time_ns, batch.value, batch.quality)
+            columns: Any = [_turned(column, self.each, run) for column in named]
+            for told in zip(*columns, strict=True):
+                yield Column(None, *told)
             return
         left = self.stop[run] - row
         for step in range(int(left.max(initial=0))):
             has = left > step
-            yield has, row[has] + step
+            at = row[has] + step
+            yield Column(has, self.time_ns[at], batch.value[at], batch.quality[at])
+
+
+class Column(NamedTuple):
+    """One row of each of some runs; `has`: which of the runs have it, None: all."""
+
+    has: NDArray[np.bool_] | None
+    time_ns: Int
+    value: NDArray[np.float64]
+    quality: NDArray[np.uint8]
+
+
+def _turned(column: NDArray[Any], each: int, run: Int) -> NDArray[Any]:
+    """The rows of some runs, one below the other: whole runs are picked, and then turned, since to
+    pick every tenth value is three times slower."""
+    return np.ascontiguousarray(column.reshape(-1, each)[run].T)
 
 
 def runs_of(point: NDArray[np.int32]) -> tuple[Int, int] | None:

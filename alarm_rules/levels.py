@@ -34,7 +34,7 @@ class Listening:
             number: rule for number, rule in enumerate(rules) if rule.kind.judges is not None
         }
         self._wanted: dict[str, tuple[int, ...]] = {}  # rule id -> numbers of who judges it
-        for rule in rules:
+        for rule in rules if self._rules else ():
             self._wanted[rule.rule.id] = tuple(
                 number
                 for number, judge in self._rules.items()

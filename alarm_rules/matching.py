@@ -13,15 +13,18 @@ Not here: what a group means (kinds/), arrays (program.py).
 
 from __future__ import annotations
 
+import gc
 import marshal
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
+from weakref import WeakValueDictionary
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.contract.rule_kind import RuleKind
 from gateway.model.errors import Fault
@@ -302,6 +305,19 @@ class Matching:
         return place
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, while what is made is made to stay: a hundred thousand rules
+    are a million objects, and to look through all of them again and again is half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def group_key(group_by: str, point: Point) -> str:
     """What the point is grouped under; "" when it has no such thing."""
     if group_by == GroupBy.POINT:
@@ -318,7 +334,6 @@ def compile_rules(
     faults: list[Fault] = []
     compiled: list[CompiledRule] = []
     seen: set[str] = set()
-    checked: _Checked = {}
     for rule in rules:
         if rule.id in seen:
             faults.append(_fault(rule, "id", "each rule id once; this one stands twice"))
@@ -329,7 +344,7 @@ def compile_rules(
             known = ", ".join(sorted(kinds))
             faults.append(_fault(rule, "kind", f"one of {known}; not {rule.kind!r}"))
             continue
-        one, found = _compile(rule, kind, checked)
+        one, found = _compile(rule, kind)
         faults += found
         if one is not None:
             compiled.append(one)
@@ -346,11 +361,12 @@ def compile_rules(
     return compiled, []
 
 
-_Checked = dict[tuple[str, bytes], Any]
-"""(kind, parameters as bytes) -> the parameters, checked."""
+_known: WeakValueDictionary[tuple[str, bytes], BaseModel] = WeakValueDictionary()
+"""(kind, parameters as bytes) -> the parameters, checked, as long as some rule set has them: where
+one rule of a hundred thousand was edited, the others need not be checked again."""
 
 
-def _parameters(rule: Rule, kind: RuleKind, known: _Checked) -> Any:
+def _parameters(rule: Rule, kind: RuleKind) -> Any:
     """The rule's parameters as its kind's model; one object for all rules of a kind that state the
     same, where the kind can share it: to check is most of the work for a rule of one point."""
     stated = dict(rule.parameters)
@@ -361,18 +377,16 @@ def _parameters(rule: Rule, kind: RuleKind, known: _Checked) -> Any:
         content = (kind.name, marshal.dumps(stated, 2))
     except ValueError:  # something else than plain values
         return kind.parameters.model_validate(stated)
-    found = known.get(content)
-    if found is None:
-        found = known[content] = kind.parameters.model_validate(stated)
+    found = _known.get(content)
+    if type(found) is not kind.parameters:  # not known, or of another kind of this name
+        found = _known[content] = kind.parameters.model_validate(stated)
     return found
 
 
-def _compile(
-    rule: Rule, kind: RuleKind, known: _Checked
-) -> tuple[CompiledRule | None, list[Fault]]:
+def _compile(rule: Rule, kind: RuleKind) -> tuple[CompiledRule | None, list[Fault]]:
     faults = []
     try:
-        parameters = _parameters(rule, kind, known)
+        parameters = _parameters(rule, kind)
     except ValidationError as error:
         for item in error.errors():
             where = ".".join(str(part) for part in item["loc"])
@@ -401,6 +415,8 @@ def _layers(rules: Sequence[CompiledRule]) -> tuple[list[int], list[str]]:
         for number, rule in enumerate(rules)
         if (point := rule.kind.produces(rule.rule, rule.parameters)) is not None
     }
+    if not produced and not any(rule.kind.judges for rule in rules):
+        return [0] * len(rules), []
     needs = [
         _judged_by(rule, rules)
         if rule.kind.judges

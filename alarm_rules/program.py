@@ -238,10 +238,12 @@ class Program:
         for first in range(0, len(order), PIECE):
             run = order[first : first + PIECE]
             piece = instance[run]
-            for has, row in backlog.columns(run):
-                told = piece if has is None else piece[has]
-                signals = self._signals_of(backlog, told, row)
-                self._tell_column(signals)
+            for column in backlog.columns(run):
+                told = piece if column.has is None else piece[column.has]
+                sets, resets = evaluator.said(told, column.value)
+                self._tell_column(
+                    Signals(told, column.time_ns, sets, resets, column.value, column.quality)
+                )
             evaluator.note(piece, backlog.time_ns[backlog.stop[run] - 1])
             self._tell(piece)
 

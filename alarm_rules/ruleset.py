@@ -35,7 +35,7 @@ from alarm_rules.backlog import Backlog
 from alarm_rules.gaps import SHORTEST_NS, Gaps
 from alarm_rules.lane import Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
-from alarm_rules.matching import Matching, compile_rules
+from alarm_rules.matching import Matching, compile_rules, uncollected
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
 from gateway.contract.rule_kind import FOREVER, NEVER, Rows, RuleKind
@@ -106,15 +106,16 @@ class RuleSet:
     ) -> None:
         """Raises ConfigError with every fault of the rules."""
         assert lateness_ns >= 0, "lateness is a span"
-        compiled, faults = compile_rules(rules, kinds)
-        if faults:
-            raise ConfigError(faults)
+        with uncollected():
+            compiled, faults = compile_rules(rules, kinds)
+            if faults:
+                raise ConfigError(faults)
+            self._matching = Matching(compiled, points)
+            self._programs = Programs(compiled, self._matching, points)
         self.lateness_ns = lateness_ns
         self._tolerance_ns = clock_tolerance_ns
         self._held_rows_max = held_rows_max
         self._points = points
-        self._matching = Matching(compiled, points)
-        self._programs = Programs(compiled, self._matching, points)
         self._now = Lane(self._programs.sampled, {})
         self._late: LateLane | None = None  # made when something comes too late
         self._gaps = Gaps()
@@ -170,7 +171,8 @@ class RuleSet:
         """Take in what changed in the point table. Nothing changed: costs one comparison."""
         if self._matching.is_current:
             return
-        self._programs.refresh(self._matching.update())
+        with uncollected():
+            self._programs.refresh(self._matching.update())
         size = len(self._points)
         self._point_ids += [self._points[n].id for n in range(len(self._point_ids), size)]
         self._now.grow(size)

@@ -19,7 +19,6 @@ As parameters:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -34,7 +33,8 @@ from gateway.contract.rule_kind import Columns
 from gateway.model.condition import Level
 from gateway.model.rule import Rule
 
-_NAME = re.compile(r"H{1,4}|L{1,4}")
+_SIDES = {letter * count: side for letter, side in (("H", 1), ("L", -1)) for count in range(1, 5)}
+"""By name of a level: 1 above, -1 below."""
 
 
 class LimitLevel(Parameters):
@@ -87,19 +87,20 @@ class LevelsParameters(Parameters):
     @model_validator(mode="after")
     def _consistent(self) -> LevelsParameters:
         for name, level in self.levels.items():
-            if not _NAME.fullmatch(name):
+            side = _SIDES.get(name)
+            if side is None:
                 raise ValueError(f"levels are named H to HHHH and L to LLLL, not {name!r}")
-            side = 1 if name[0] == "H" else -1
             if level.operator and (level.operator[0] == ">") != (side > 0):
                 raise ValueError(f"{name}: {level.operator!r} is the other side's comparison")
             if level.reset is not None and side * level.reset > side * level.limit:
                 raise ValueError(f"{name}: the reset value lies beyond the limit")
-        self._ordered("H", 1)
-        self._ordered("L", -1)
+        for letter, side in (("H", 1), ("L", -1)):
+            names = [name for name in self.levels if name[0] == letter]
+            if len(names) > 1:
+                self._ordered(sorted(names, key=len), side)
         return self
 
-    def _ordered(self, letter: str, side: int) -> None:
-        names = sorted((n for n in self.levels if n[0] == letter), key=len)
+    def _ordered(self, names: Sequence[str], side: int) -> None:
         limits = [side * self.levels[name].limit for name in names]
         if limits != sorted(limits):
             raise ValueError(f"{' < '.join(names)}: a more severe level lies before a milder one")
@@ -107,7 +108,7 @@ class LevelsParameters(Parameters):
     @property
     def ordered(self) -> list[tuple[str, LimitLevel]]:
         """By severity: L, H, LL, HH, …"""
-        return sorted(self.levels.items(), key=lambda item: (len(item[0]), item[0][0] == "H"))
+        return sorted(self.levels.items(), key=_severity)
 
     @cached_property
     def level_sets(self) -> dict[tuple[Any, ...], LevelSet]:
@@ -122,6 +123,11 @@ class LevelsParameters(Parameters):
             rows = [_compile_level(rule, name, level) for name, level in self.ordered]
             found = self.level_sets[key] = LevelSet(*zip(*rows, strict=True))
         return found
+
+
+def _severity(item: tuple[str, LimitLevel]) -> int:
+    name = item[0]
+    return 2 * len(name) + (name[0] == "H")
 
 
 def bound(value: float, operator: str) -> float:
