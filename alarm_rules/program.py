@@ -235,26 +235,29 @@ class Program:
         evaluator: Any = self.evaluator
         order = seg.sort_stable(instance + 1, len(self.state) + 1)
         order = order[np.count_nonzero(instance < 0) :]
+        last_ns = backlog.time_ns[backlog.stop - 1]
         for first in range(0, len(order), PIECE):
             run = order[first : first + PIECE]
             piece = instance[run]
+            rows = seg.as_slice(piece)
             for column in backlog.columns(run):
+                is_range = column.has is None and isinstance(rows, slice)
                 told = piece if column.has is None else piece[column.has]
-                sets, resets = evaluator.said(told, column.value)
-                self._tell_column(
-                    Signals(told, column.time_ns, sets, resets, column.value, column.quality)
-                )
-            evaluator.note(piece, backlog.time_ns[backlog.stop[run] - 1])
+                sets, resets = evaluator.said(rows if is_range else told, column.value)
+                signals = Signals(told, column.time_ns, sets, resets, column.value, column.quality)
+                self._tell_column(signals, rows if is_range else None)
+            if backlog.each:  # every column is of all of them
+                self._keep_said(signals)
+            evaluator.note(piece, signals.time_ns if backlog.each else last_ns[run])
             self._tell(piece)
 
-    def _tell_column(self, signals: Signals) -> None:
-        """As `_tick`, without a clock; the evaluator is told by who asks."""
-        self._keep_said(signals)
-        rows = seg.as_slice(signals.instance)
+    def _tell_column(self, signals: Signals, rows: NDArray[np.int64] | slice | None) -> None:
+        """As `_tick`, without a clock; the evaluator is told by who asks. `rows`: a range."""
         if isinstance(rows, slice):
             found = tick_range(self.state, signals, rows, NEVER, due_ns=self.due_ns)
             self._waiting, self.due_ns = None, min(self.due_ns, found.due_ns)
         else:
+            self._keep_said(signals)
             found = tick(self.state, signals, NEVER, late=None)
             self._wait(found.begun, found.due_ns)
         if found.changes is not None:

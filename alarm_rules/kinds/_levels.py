@@ -188,20 +188,20 @@ def write_bounds(
 
 def compare(
     table: Columns,
-    instance: NDArray[np.int64],
+    instance: NDArray[np.int64] | slice,
     number: NDArray[np.float64],
     judged: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(set, reset) of every level: one row for each number; both false where it was not judged.
-    `judged` None: all were."""
+    `judged` None: all were. `instance`: a range of them costs least as a slice."""
     side, set_at, reset_below = (table[name] for name in ("side", "set_at", "reset_below"))
-    if len(instance) <= _FEW:
+    if not isinstance(instance, slice) and len(instance) <= _FEW:
         mirrored = number[:, None] * seg.picked(side, instance)
         sets = mirrored >= seg.picked(set_at, instance)
         resets = mirrored < seg.picked(reset_below, instance)
         return _where(judged, sets, resets)
-    rows = seg.as_slice(instance)
-    shape = (len(instance), side.shape[1])
+    rows = instance if isinstance(instance, slice) else seg.as_slice(instance)
+    shape = (len(number), side.shape[1])
     sets, resets = np.empty(shape, np.bool_, order="F"), np.empty(shape, np.bool_, order="F")
     for level in range(shape[1]):  # numpy is slow along so short an axis, and takes short rows ill
         mirrored = number * side[:, level][rows]

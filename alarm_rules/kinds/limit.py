@@ -194,7 +194,7 @@ class LimitEvaluator(KindEvaluator):
         return self._low.take(points), self._high.take(points)
 
     def said(
-        self, instances: NDArray[np.int64], value: NDArray[np.float64]
+        self, instances: NDArray[np.int64] | slice, value: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         return compare(self.instances, instances, value, None)
 

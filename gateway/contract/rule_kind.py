@@ -354,9 +354,10 @@ class Banded(Protocol):
         ...
 
     def said(
-        self, instances: NDArray[np.int64], value: NDArray[np.float64]
+        self, instances: NDArray[np.int64] | slice, value: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(set, reset) of every level by usable values, one for each of the instances."""
+        """(set, reset) of every level by usable values, one for each of the instances; laid out
+        level by level."""
         ...
 
     def note(self, instances: NDArray[np.int64], time_ns: NDArray[np.int64]) -> None:
