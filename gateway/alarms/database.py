@@ -1,16 +1,18 @@
 """The journal's SQLite file: opened whatever its state, written with room to spare.
 
-    write ── full disk ──▶ give up the reserve ──▶ again ──▶ StorageFault
-      │
-      └──── damage ──────▶ copy aside, salvage ──▶ again ──▶ StorageFault
+    write ── full disk ──▶ give up the reserve ────▶ again ──▶ StorageFault
+      ├───── damage ─────▶ copy aside, salvage ────▶ again ──▶ StorageFault
+      └───── disk error ─▶ poisoned: a new opening ▶ again ──▶ StorageFault, opened anew next time
 
 Owns: the schema, transactions, the reserve, quarantine, what counts as a damaged row, and going on
 after damage. Every row is read as bytes that may be anything; a text that is no longer UTF-8 reads
 as question marks, so that one flipped bit makes one damaged row and not an exception.
 
-Surprising: an error of the disk is not retried on a new connection. SQLite writes the pages of a
-failed commit again when the next one comes; a new connection would take the unsynced ones it finds
-in the page cache for durable.
+**A connection on which the disk failed is never asked again**: after a failed sync the system has
+forgotten which pages were not written, and the next one succeeds without them. It is closed, and
+another is opened. That one would take unsynced pages of the log, which it finds in memory, for
+durable: so the whole log is first copied into the file and synced there, and begins anew. The
+connection for reading stays open meanwhile.
 
 Not here: what rows mean and the order they come in (journal.py).
 """
@@ -19,12 +21,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +53,13 @@ DETAILS_MAX = 100
 BUSY_TIMEOUT_S = 5.0
 """Only a `sqlite3` shell opened by hand can make us wait."""
 
+log = logging.getLogger(__name__)
+
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ: a file cut off
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_REFUSED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
+"""Nothing is wrong with the disk."""
+_FULL_BELOW_BYTES = 1024 * 1024
 _SUM_SIZE = 16
 
 _SCHEMA = (
@@ -120,13 +128,14 @@ class JournalDatabase:
         self.damage = JournalDamage()
         self.head = Anchor(0, GENESIS)  # the last event on stable storage
         self.epoch = 0
+        self.poisoned_count = 0  # connections left alone because the disk failed under them
         self.write_lock = threading.RLock()
         self._read_lock = threading.RLock()  # taken after write_lock where both are
         self._directory = directory
         self._path = directory / DATABASE
         self._log = directory / f"{DATABASE}-wal"
         self._reserve = directory / "reserve"
-        self._reserve_bytes = reserve_bytes
+        self.reserve_bytes = reserve_bytes
         self._known_bad: set[int] = set()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -197,33 +206,89 @@ class JournalDatabase:
     # --- one transaction
 
     def write(self, work: Callable[[sqlite3.Connection], object], *, fenced: bool = True) -> None:
-        """Do `work` in one synced transaction; tried again once after making room or salvage.
+        """Do `work` in one synced transaction; tried again once after making room, salvage, or on
+        a new connection.
 
         Raises: StorageFault; nothing of it was done.
         """
-        try:
-            self._transact(work, fenced=fenced)
-        except sqlite3.Error as error:
-            if not self._can_go_on(error):
-                raise StorageFault(f"{self._path}: {error}") from error
-            with self.faults():
+        with self.write_lock:
+            head = self.head
+            try:
                 self._transact(work, fenced=fenced)
-        else:
-            self.fill_reserve()
+            except sqlite3.Error as error:
+                if not self._can_go_on(error):
+                    raise StorageFault(f"{self._path}: {error}") from error
+                if self.head != head:  # the log had it after all: given again, it is recognised
+                    raise StorageFault(f"{self._path}: stored before the fault") from error
+                self._again(work, fenced=fenced)
+            else:
+                self.fill_reserve()
+
+    def _again(self, work: Callable[[sqlite3.Connection], object], *, fenced: bool) -> None:
+        with self.faults():
+            try:
+                self._transact(work, fenced=fenced)
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code not in (*_REFUSED, *_DAMAGE, sqlite3.SQLITE_FULL):
+                    self._poison(error)
+                raise
 
     def _can_go_on(self, error: sqlite3.Error) -> bool:
+        """Whether what stood in the way is out of it."""
         if _is_damage(error):
             with self.faults():
                 self.rescue(str(error), self.head)
             return True
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        return code in _NO_ROOM and self._give_up_reserve()
+        if code == sqlite3.SQLITE_FULL:
+            return self._give_up_reserve()
+        if code in _REFUSED:
+            return False
+        if self._is_full():  # SQLite says so only of some calls
+            self._give_up_reserve()
+        self._poison(error)
+        with self.faults():
+            self._reopen()
+        return True
+
+    def _poison(self, error: sqlite3.Error) -> None:
+        self.poisoned_count += 1
+        log.critical("%s: the disk failed, it is opened anew: %s", self._path, error)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                writer.close()
+
+    def _reopen(self) -> None:
+        """A new connection to write with, everything before it synced by it, and the end of the
+        chain where it was. Raises: StorageFault, sqlite3.Error, OSError; there is none then."""
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(contextlib.closing(_connection(self._path)))
+            is_busy, *_ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                raise StorageFault(f"{self._path}: the log cannot be copied yet")
+            sync_directory(self._directory)
+            found = self._stored_head(writer)
+            if found.gseq < self.head.gseq or not self._has(writer, self.head):
+                raise StorageFault(f"{self._path}: is not the one that was written")
+            stack.pop_all()
+        self._writer, self.head = writer, found
+
+    def _has(self, db: sqlite3.Connection, anchor: Anchor) -> bool:
+        """Whether the chain goes through `anchor`, as far as its event is not lost."""
+        row = db.execute("SELECT hash FROM event WHERE gseq = ?", (anchor.gseq,)).fetchone()
+        return row is None or row[0] == anchor.hash
 
     def _transact(self, work: Callable[[sqlite3.Connection], object], *, fenced: bool) -> None:
-        assert self._writer is not None, "the journal is closed"
+        if self._writer is None:
+            assert self._reader is not None, "the journal is closed"
+            with self.faults():
+                self._reopen()
         db = self._writer
-        db.execute("BEGIN IMMEDIATE")
+        assert db is not None
         try:
+            db.execute("BEGIN IMMEDIATE")
             if fenced:
                 self._assert_ours()
             work(db)
@@ -304,9 +369,21 @@ class JournalDatabase:
             assert self._reader is not None, "the journal is closed"
             return self._reader.execute(question, values).fetchall()
 
-    def events(self, where: str, values: tuple[object, ...]) -> list[StoredRow]:
+    def events(
+        self, where: str, values: tuple[object, ...], *, after: int | None = None
+    ) -> list[StoredRow]:
+        """Rows that `where` asks for. `after`: it asks for what comes after that gseq, in order;
+        anything else is a tree that leads astray, which SQLite does not notice."""
         question = f"SELECT * FROM event {where}"  # noqa: S608 - `where` is ours, values are bound
-        return [StoredRow(*row) for row in self.ask(question, values)]
+        rows = [StoredRow(*row) for row in self.ask(question, values)]
+        if after is None or _is_in_order(rows, after):
+            return rows
+        with self.write_lock, self.faults():
+            self.rescue("events are out of order", self.head)
+            rows = [StoredRow(*row) for row in self._ask(question, values)]
+        if not _is_in_order(rows, after):
+            raise StorageFault(f"{self._path}: out of order after a salvage")
+        return rows
 
     def event_of(self, row: StoredRow) -> AlarmEvent | None:
         """The event of a row, or None and a copy in quarantine if it is not what was written."""
@@ -340,16 +417,16 @@ class JournalDatabase:
         self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         sync_directory(self._directory)
         self._reader = _connection(self._path)
-        self.head = self._stored_head()
+        self.head = self._stored_head(self._writer)
 
-    def _stored_head(self) -> Anchor:
-        assert self._writer is not None
-        head = Anchor(self.meta("head", 0), self.meta("head_hash", GENESIS))
-        last = self._writer.execute("SELECT gseq, hash FROM event ORDER BY 1 DESC LIMIT 1")
+    def _stored_head(self, db: sqlite3.Connection) -> Anchor:
+        noted = dict(db.execute("SELECT name, value FROM meta"))
+        head = Anchor(noted.get("head", 0), noted.get("head_hash", GENESIS))
+        last = db.execute("SELECT gseq, hash FROM event ORDER BY 1 DESC LIMIT 1")
         found = Anchor(*(last.fetchone() or (0, GENESIS)))
         if not _is_anchor(head) or head.gseq <= found.gseq:
             return found
-        missing = head.gseq - max(found.gseq, self.meta("skip", 0))
+        missing = head.gseq - max(found.gseq, noted.get("skip", 0))
         if missing > 0:
             self.damage.note(f"{missing} events missing at the end", lost=missing)
         return head
@@ -458,21 +535,33 @@ class JournalDatabase:
     def has_reserve(self) -> bool:
         return self._reserve.exists()
 
+    def resize_reserve(self, size: int) -> None:
+        self._give_up_reserve()
+        self.reserve_bytes = size
+        self.fill_reserve()
+
     def fill_reserve(self) -> None:
         """Take the reserve (again) if that leaves as much free."""
-        if not self._reserve_bytes or self.has_reserve:
+        if not self.reserve_bytes or self.has_reserve:
             return
         space = os.statvfs(self._directory)
-        if space.f_bavail * space.f_frsize < 2 * self._reserve_bytes:
+        if space.f_bavail * space.f_frsize < 2 * self.reserve_bytes:
             return
         with contextlib.suppress(OSError):
             descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                os.posix_fallocate(descriptor, 0, self._reserve_bytes)
+                os.posix_fallocate(descriptor, 0, self.reserve_bytes)
             except OSError:
                 self._reserve.unlink()
             finally:
                 os.close(descriptor)
+
+    def _is_full(self) -> bool:
+        try:
+            space = os.statvfs(self._directory)
+        except OSError:
+            return False
+        return space.f_bavail * space.f_frsize < _FULL_BELOW_BYTES
 
     def _give_up_reserve(self) -> bool:
         try:
@@ -556,6 +645,10 @@ def _head_after(found: Salvaged, known: Anchor, live_gseq: int) -> Anchor:
     if _is_anchor(recorded) and recorded.gseq >= used:
         return recorded
     return Anchor(used + LOST_SKIP, at.hash if isinstance(at.hash, bytes) else GENESIS)
+
+
+def _is_in_order(rows: list[StoredRow], after: int) -> bool:
+    return all(a < b for a, b in pairwise([after, *(row.gseq for row in rows)]))
 
 
 def _is_anchor(anchor: Anchor) -> bool:

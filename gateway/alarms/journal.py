@@ -182,7 +182,7 @@ class Journal:
 
     def _hint(self, state: str) -> bytes:
         body = f"{self.epoch} {self.head} {SCHEMA_VERSION} {state}"
-        return f"{body} {zlib.crc32(body.encode()):08x}\n".encode()
+        return f"{body} {_sum_of_hint(body)}\n".encode()
 
     def _read_hint(self) -> tuple[int, int, int, str]:
         """(epoch, head, version, state); zeros for a file that is not what was written. A flipped
@@ -193,8 +193,9 @@ class Journal:
         except FileNotFoundError:
             return 0, 0, 0, ""
         except (OSError, ValueError):
-            self._database.keep_copies([path], f"{HINT} is unreadable")
-            return 0, 0, 0, ""
+            pass
+        self._database.keep_copies([path], f"{HINT} is unreadable")
+        return 0, 0, 0, ""
 
     # --- writing
 
@@ -217,6 +218,22 @@ class Journal:
     def damage(self) -> JournalDamage:
         """What was found damaged since the start; false if nothing was."""
         return self._database.damage
+
+    @property
+    def poisoned_count(self) -> int:
+        """How often the disk failed so that the file was opened anew."""
+        return self._database.poisoned_count
+
+    @property
+    def reserve_bytes(self) -> int:
+        """How much is to be held back; 0 for nothing."""
+        return self._database.reserve_bytes
+
+    def keep_reserve(self, size: int) -> None:
+        """Hold back so much from now on."""
+        with self._database.write_lock:
+            if size != self.reserve_bytes:
+                self._database.resize_reserve(size)
 
     @property
     def has_reserve(self) -> bool:
@@ -366,7 +383,8 @@ class Journal:
         """Page by page, around damaged events; `question` of the gseq reached and what is left."""
         events: list[AlarmEvent] = []
         while len(events) < limit:
-            rows = self._database.events(*question(after_gseq, limit - len(events)))
+            asked = question(after_gseq, limit - len(events))
+            rows = self._database.events(*asked, after=after_gseq)
             if not rows:
                 break
             after_gseq = rows[-1].gseq
@@ -388,7 +406,8 @@ class Journal:
         if alarm_key:
             where += " AND alarm_key = ?"
             values += (alarm_key,)
-        rows = self._database.events(f"{where} ORDER BY gseq LIMIT ?", (*values, limit))
+        asked = f"{where} ORDER BY gseq LIMIT ?", (*values, limit)
+        rows = self._database.events(*asked, after=after_gseq)
         return list(self._events_of(rows))
 
     def ask(self, question: str, values: tuple[Any, ...] = ()) -> list[Any]:
@@ -424,9 +443,17 @@ class Journal:
         rows = self._database.ask("SELECT record FROM live ORDER BY alarm_key")
         return [decode_alarm(record) for (record,) in rows]
 
-    def restore_into(self, book: AlarmBook) -> None:
-        """Give a new book everything it had: rows, gseq, and late rows that may come again."""
-        book.restore(self.live_rows(), gseq=self.head, late=self._late_identities())
+    def restore_into(self, book: AlarmBook, *, waiting: Sequence[AlarmEvent] = ()) -> None:
+        """Give a new book everything it had: rows, gseq, and late rows that may come again.
+        `waiting`: events that follow and could not be stored yet."""
+        rows = {row.alarm_key: row for row in self.live_rows()}
+        rows |= {event.alarm.alarm_key: event.alarm for event in waiting}
+        gseq = max([self.head, *(event.alarm.gseq for event in waiting)])
+        late = self._late_identities()
+        late += [
+            (event.alarm.alarm_key, event.time_ns, event.level) for event in waiting if event.late
+        ]
+        book.restore(rows.values(), gseq=gseq, late=late)
 
     def verify(self, *, anchor: Anchor | None = None) -> ChainReport:
         """Walk the whole chain. Without an anchor a cut-off end does not show."""
@@ -434,7 +461,8 @@ class Journal:
 
     def _rows(self) -> Iterator[StoredRow]:
         after = -1
-        while rows := self._database.events("WHERE gseq > ? ORDER BY gseq LIMIT 1000", (after,)):
+        page = "WHERE gseq > ? ORDER BY gseq LIMIT 1000"
+        while rows := self._database.events(page, (after,), after=after):
             yield from rows
             after = rows[-1].gseq
 
@@ -469,6 +497,10 @@ class Journal:
         """The newest readable one; None on the first day, or if both are damaged."""
         found = self._checkpoints.load_all()
         return (found[0][1].offset, found[0][1].arrays) if found else None
+
+
+def _sum_of_hint(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"
 
 
 def verify_directory(directory: Path, *, anchor: Anchor | None = None) -> ChainReport:

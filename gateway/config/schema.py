@@ -140,6 +140,8 @@ class AlarmsSection(Frozen):
     shelf_max_s: dict[PriorityName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     flood_start: int = Field(default=10, ge=2)  # annunciations in ten minutes
     flood_end: int = Field(default=5, ge=1)
+    # Held back beside the journal, and given up when the disk is full. 0: nothing.
+    journal_reserve_mb: int = Field(default=64, ge=0, le=10_000)
 
     @field_validator("shelf_max_s")
     @classmethod

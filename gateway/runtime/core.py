@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alarm_rules.ruleset import RuleSet
+from gateway.alarms.database import RESERVE_BYTES
 from gateway.alarms.flood import WINDOW_S, Announcer, FloodConfig, Line, LineKind
 from gateway.alarms.journal import Journal
 from gateway.config import PluginConfig, SiteConfig
@@ -42,6 +43,7 @@ from gateway.runtime.live import LiveTable
 from gateway.runtime.notary import Notary
 from gateway.runtime.plugins import Plugins
 from gateway.runtime.room import RoomMaker, WhenFull
+from gateway.runtime.selfcheck import NAMES, SELF_CHECK, SelfCheck, point_id, self_check_of
 from gateway.runtime.siterules import SiteRules, book_config, site_rules
 from gateway.runtime.supervisor import Backoff, Supervisor
 from gateway.runtime.telling import AlarmDelivery
@@ -97,6 +99,7 @@ class Core:
     statuses: dict[str, StatusCell] = field(default_factory=dict)
     deliveries: dict[str, SampleDelivery] = field(default_factory=dict)
     keeper: LedgerKeeper | None = None
+    self_check: SelfCheck | None = None
     tellers: dict[str, AlarmDelivery] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     failed: asyncio.Event = field(default_factory=asyncio.Event)  # only a new start can help
@@ -190,6 +193,8 @@ class Core:
             self._supervise(f"sink {name}", delivery.run)
         for name, teller in self.tellers.items():
             self._supervise(f"sink {name}", teller.run, max_s=TELL_RETRY_MAX_S)
+        if self.self_check is not None:
+            self._supervise(SELF_CHECK, self.self_check.run, max_s=5.0)
         for adapter in self.config.adapters:
             self._start_adapter(adapter)
         self._tasks.append(asyncio.create_task(self._guard(), name="guard"))
@@ -288,12 +293,19 @@ class Core:
                 while self.spool.fault is None and is_behind():  # noqa: ASYNC110  several stores
                     await asyncio.sleep(0.02)
 
+    async def end_self_check(self) -> None:
+        """Before samples are counted: nothing more comes in that nobody sent."""
+        await _end([task for task in self._tasks if task.get_name() == SELF_CHECK])
+
     async def stored_count(self) -> int:
-        """Rows of received samples in the history store: derived ones are not counted."""
+        """Rows of received samples in the history store: those derived, and those the gateway says
+        of itself, are not counted."""
         if self.history is None:
             return 0
-        derived = self.judge.rules.derived_ids
-        rows = await self.history.read(derived, 0, 2**62, rows_max=_COUNT_ROWS_MAX)
+        ours = [*self.judge.rules.derived_ids]
+        if self.self_check is not None:
+            ours += map(point_id, NAMES)
+        rows = await self.history.read(ours, 0, 2**62, rows_max=_COUNT_ROWS_MAX)
         return int(await self.history.count()) - len(rows)
 
     async def settle(self, *, timeout_s: float) -> bool:
@@ -343,6 +355,9 @@ async def open_core(
         stack.push_async_callback(spool.close)
         journal = ports.open_journal(_folder(data / "journal"))
         stack.callback(journal.close)
+        reserve_bytes = config.alarms.journal_reserve_mb << 20
+        if reserve_bytes != RESERVE_BYTES:  # else it is as whoever opened it says
+            journal.keep_reserve(reserve_bytes)
         registry = Registry.open(data / "points", configured=config.points)
         stack.callback(registry.close)
         stores = Stores(spool, journal, registry)
@@ -410,6 +425,7 @@ def _assemble(  # noqa: PLR0917  each a thing of its own
         points=registry.table,
         counters=counters.component("spool"),
     )
+    core.self_check = self_check_of(core)
     judge.status = core.status("judge")
     judge.on_events = core.on_events
     judge.on_unrecorded = core.on_unrecorded
@@ -562,6 +578,11 @@ def heartbeat(core: Core) -> dict[str, Any]:
         "shelved": counts[AlarmState.SHELVED],
         "shelvings_week": book.shelvings(time_ns),
         **core.announcer.state(),
+        # What cannot be told as events, because it is not on record: how much, why, and what of it
+        # is most urgent.
+        "unrecorded": core.judge.recorder.unrecorded_count,
+        "journal_fault": core.judge.recorder.fault,
+        "unrecorded_critical": core.judge.recorder.unrecorded_critical(),
         # Kept by whoever hears it, it proves later that what went before was not rewritten.
         "anchor": anchor.as_json() if anchor else None,
     }

@@ -130,6 +130,7 @@ async def _demo(options: DemoOptions, plugins: Plugins, data_dir: Path) -> dict[
             before = await service.core.stored_count()  # of an earlier run on the same data
             async with _simulators(options, plugins, ports, data_dir, ledger):
                 await _wait(stop, options.duration_s)
+            await service.core.end_self_check()
             settled = await service.core.settle(timeout_s=SETTLE_TIMEOUT_S)
             counts = await _counts(service.core, ledger, telling, before=before)
             return {**counts, "settled": settled}
@@ -234,12 +235,14 @@ async def _counts(
     core: Core, ledger: CountingLedger, telling: Telling, *, before: int
 ) -> dict[str, Any]:
     """What came of every sample. `lost` is what was sent and is not in the store."""
+    # The gateway's words about itself are no samples that anyone sent.
+    own = core.self_check.durable_count if core.self_check else 0
     stored = await core.stored_count() - before
     return {
         "samples_sent": ledger.sent_count,
         "samples_acknowledged": ledger.acknowledged_count,
-        "samples_durable": core.intake.durable_count,
-        "samples_judged": core.judge.judged_count,
+        "samples_durable": core.intake.durable_count - own,
+        "samples_judged": core.judge.judged_count - own,
         "samples_stored": stored,
         "samples_derived": core.intake.derived_count,
         "lost": max(0, ledger.sent_count - stored),

@@ -3,7 +3,8 @@
     spool ─read─▶ RuleSet.evaluate ─conditions─▶ AlarmBook.apply ─events─▶ Journal.append
                        └─derived samples─▶ intake.emit_derived
 
-An event is told to anyone only after the journal has it. The state of the rule core is saved with
+An event is told to anyone only after the journal has it; while that refuses, judging goes on and
+events wait in order (recorder.py). The state of the rule core is saved with
 the spool offset it belongs to; the cursor is committed after that. A restart loads the last
 checkpoint and judges the rows since again: the same history gives the same conditions, and the book
 drops those it has already lived through, so nothing is raised twice and no timer starts afresh.
@@ -12,8 +13,9 @@ drops those it has already lived through, so nothing is raised twice and no time
 before them. They move no offset: once the disk takes rows again everything is as if a device had
 sent them early. A spool that cannot be read does not stop them either.
 
-A checkpoint is only ever taken between two chunks that were judged and recorded whole: cancelled or
-failed in the middle, none is taken, and the next start judges the chunk again.
+A checkpoint is only ever taken between two chunks that were judged and recorded whole, and while no
+event waits for the journal: cancelled or failed in the middle, none is taken, and the next start
+judges the chunk again.
 
 **How far the clock counts.** Timers fire up to the moment up to which everything received has been
 read (`_known_to_ns`), which is not always now: with a backlog it is when the last row in hand came
@@ -41,12 +43,13 @@ from gateway.contract.adapter import Counters, LinkStatus
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions
-from gateway.model.errors import GatewayError, SpoolFull, StorageFault
+from gateway.model.errors import GatewayError, SpoolFull, StorageFault, Unavailable
 from gateway.model.point import Point, PointTable
 from gateway.runtime.clock import NowNs
 from gateway.runtime.intake import Intake
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.live import LiveTable
+from gateway.runtime.recorder import Recorder
 from gateway.runtime.threads import to_the_end
 from gateway.spool import Chunk, Cursor
 
@@ -57,7 +60,6 @@ DERIVED_TIMEOUT_S = 2.0  # what is stored may wait; what is judged may not
 UNDURABLE_WAIT_MAX_NS = 5_000_000_000  # a disk that hangs longer no longer holds the timers
 PAUSE_S = 2.0  # between two steps: longer means that the process was stopped
 STEP_BACK_NS = 1_000_000_000  # a clock that went back further is not drift
-_JOURNAL_RETRY_S = 1.0
 
 
 @dataclass
@@ -96,6 +98,7 @@ class Judge:
     rules: RuleSet = field(init=False)
     book: AlarmBook = field(init=False)
     judged_count: int = field(default=0, init=False)
+    recorder: Recorder = field(init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     from_memory_count: int = field(default=0, init=False)
     _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
@@ -113,6 +116,16 @@ class Judge:
     _known_ns: int = field(default=0, init=False)
     _at_event_time: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(
+            self.journal,
+            self.counters,
+            lambda: self.status,
+            self._tell,
+            lambda events: self.on_unrecorded(events),  # noqa: PLW0108  it is set later
+            self.monotonic_s,
+        )
+
     # ------------------------------------------------------------------ start and end
 
     async def restore(self) -> None:
@@ -125,7 +138,8 @@ class Judge:
             config=self.alarms,
             above=above_in(self.points),
         )
-        self.journal.restore_into(self.book)
+        # What the journal has refused so far is not lost with a failure of ours.
+        self.journal.restore_into(self.book, waiting=self.recorder.waiting)
         self._points_version = -1
         offset = self._load_checkpoint()
         self.rules.adopt(self.book.levels(self.rules.instances))
@@ -210,6 +224,7 @@ class Judge:
         chunk = self._read() if self._reading.done() else None
         self.intake.judge_stuck(self.now_ns() - UNDURABLE_WAIT_MAX_NS)
         async with self._lock:
+            await self.recorder.flush(only_if_due=True)
             if chunk is not None:
                 await self._judge_chunk(chunk)
             oldest_ns = unsaved.oldest_ns
@@ -283,6 +298,7 @@ class Judge:
         async with self._lock:
             self._at_event_time = at_event_time
             await self._judge(Batch.concat([chunk.batch for chunk in chunks]), known_ns)
+            await self.recorder.drain()
             if chunks:
                 self._done = chunks[-1].end
 
@@ -404,37 +420,27 @@ class Judge:
     # ------------------------------------------------------------------ people and the journal
 
     async def command(self, command: Command) -> CommandResult:
-        """An operator's act: into the journal before anyone sees it."""
+        """An operator's act: into the journal before anyone sees it. Raises Unavailable while the
+        journal cannot be written: an act that is answered must be on record."""
         async with self._lock:
+            if not await self.recorder.flush(only_if_due=True):
+                raise Unavailable(f"the alarm journal cannot be written: {self.recorder.fault}")
             result = self.book.command(command, self.now_ns())
             if result.events:
                 await self._record(result.events, 0)
+                if self.recorder.fault:
+                    fault = f"taken, and not recorded yet: {self.recorder.fault}"
+                    raise Unavailable(fault)
         return result
 
     async def _record(self, events: Sequence[AlarmEvent], since_ns: int) -> None:
-        """Into the journal, whatever it takes: an alarm that was judged is never dropped.
+        await self.recorder.record(events, since_ns)
 
-        While the disk refuses, judging waits here, intake goes on into the spool, and the log has
-        every alarm that cannot be recorded.
-        """
-        told_log = False
-        while True:
-            try:
-                await to_the_end(self.journal.append, events)
-                break
-            except StorageFault as error:
-                self.status("faulty", f"the alarm journal cannot be written: {error}")
-                self.counters.count("journal_fault")
-                if not told_log:
-                    log.critical("the alarm journal cannot be written: %s", error)
-                    self.on_unrecorded(events)
-                    told_log = True
-                await asyncio.sleep(_JOURNAL_RETRY_S)
-        if told_log:
-            self.status("judging")
-        for event in events:
+    def _tell(self, recorded: Sequence[tuple[AlarmEvent, int]]) -> None:
+        """The journal has them: they may be told."""
+        for event, since_ns in recorded:
             self.latency.start(event.alarm.gseq, max(event.time_ns, since_ns))
-        self.on_events(events)
+        self.on_events([event for event, _ in recorded])
 
     @staticmethod
     def _since_ns(batch: Batch) -> int:
@@ -445,7 +451,9 @@ class Judge:
         Nothing is saved in the middle of a chunk."""
         async with self._lock:
             offset = self._done
-            if not self._is_whole or offset == self._saved_at:
+            if not self._is_whole or not await self.recorder.flush(only_if_due=True):
+                return  # what it would let go of makes the events that wait for the journal
+            if offset == self._saved_at:
                 return
             arrays: dict[str, np.ndarray[Any, Any]] = self.rules.save()
             try:

@@ -18,7 +18,7 @@ from gateway.alarms.commands import Action, Command, Role, token_of
 from gateway.alarms.journal import Journal
 from gateway.model.alarm import AlarmState
 from gateway.model.batch import Batch
-from gateway.model.errors import SpoolFull, StorageFault
+from gateway.model.errors import SpoolFull, StorageFault, Unavailable
 from gateway.model.point import Point
 from gateway.model.rule import GroupBy, Priority, Rule, Selector
 from gateway.runtime.counters import CounterTable, StatusCell
@@ -222,7 +222,7 @@ async def test_an_alarm_waits_for_a_journal_that_cannot_be_written_and_is_not_lo
     tmp_path, monkeypatch
 ) -> None:
     async with House(tmp_path).open() as house:
-        monkeypatch.setattr("gateway.runtime.judge._JOURNAL_RETRY_S", 0.001)
+        monkeypatch.setattr("gateway.runtime.recorder.RETRY_S", 0.001)
         append, failures = house.journal.append, [StorageFault("no space")] * 2
 
         def failing(events):
@@ -238,6 +238,45 @@ async def test_an_alarm_waits_for_a_journal_that_cannot_be_written_and_is_not_lo
         assert [row[3] for row in house.history()] == ["ACT"]
         assert house.table.of("judge") == {"journal_fault": 2}
         assert house.status.state == "judging"
+
+
+async def test_judging_goes_on_while_the_journal_refuses_and_commands_do_not(tmp_path) -> None:
+    async with House(tmp_path).open() as house:
+        append, refuses = house.journal.append, True
+
+        def or_not(events):
+            if refuses:
+                raise StorageFault("EIO")
+            return append(events)
+
+        house.journal.append = or_not
+        await house.send([("g1", 1.2, 1), ("g1", 1.2, 5)])
+        await house.judge_all(save=True)
+        await house.send([("g2", 1.2, 11), ("g2", 1.2, 15)])
+        await house.judge_all(save=True)
+        standing = [row.alarm_key for row in house.judge.book.standing()]
+        assert standing == ["g1:methane", "g2:methane"]
+        assert (house.told, house.judge.standing(), house.history()) == ([], [], [])
+        assert house.judge.recorder.unrecorded_count == 2
+        assert house.judge._saved_at == 0, "a checkpoint beyond what is recorded"
+        with pytest.raises(Unavailable, match="cannot be written"):
+            await house.judge.command(
+                Command(
+                    action=Action.ACKNOWLEDGE,
+                    alarm_key="g1:methane",
+                    actor="one",
+                    role=Role.OPERATOR,
+                    token="1:1",
+                )
+            )
+        house.judge._failed = True  # a failure of ours meanwhile costs none of it
+        await house.judge_all(save=True)
+        assert house.judge.recorder.unrecorded_count == 2
+        refuses = False
+        assert await house.judge.recorder.flush()
+        await house.judge_all(save=True)
+        assert [row[0] for row in house.history()] == ["g1:methane", "g2:methane"]
+        assert [gseq for told in house.told for gseq in told] == [1, 2]
 
 
 @pytest.mark.parametrize("token_is_current", [True, False])
