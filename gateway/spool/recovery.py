@@ -59,6 +59,7 @@ class Found:
     first: int
     end: int | None  # None: cannot be read
     damaged: bool = False
+    found_end: int = 0  # without meta: where the records end that can still be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +247,10 @@ def _only_ours(
     ours = []
     for each in found:
         foreign = each.meta.spool_id != spool_id if each.meta else False
-        if each.meta is None:
-            starts = Salvage(each.path).starts
-            foreign = not starts
-            each.first = min(
-                [first for first in (each.first, *starts[:1]) if first >= 0], default=0
-            )
+        if each.meta is None:  # then its records say where it belongs; a name may be anything
+            salvage = Salvage(each.path)
+            foreign = not salvage.starts
+            each.first, each.found_end = salvage.first, salvage.end
         if foreign:
             _put_aside(each.path, catalog, quarantine)
         else:
@@ -268,9 +267,16 @@ def _put_aside(path: Path, catalog: Catalog, quarantine: Quarantine) -> None:
 def _without_duplicates(
     found: list[Found], catalog: Catalog, quarantine: Quarantine
 ) -> list[Found]:
-    """One file for each first row: the whole one, else the one with the right name."""
+    """One file for each first row: the whole one, else the one with the right name. And no damaged
+    one whose every record stands in a whole one."""
     kept: list[Found] = []
+    whole = [(each.first, each.end) for each in found if not each.damaged and each.end is not None]
     for each in found:
+        if each.meta is None and any(
+            first <= each.first and each.found_end <= end for first, end in whole
+        ):
+            _put_aside(each.path, catalog, quarantine)
+            continue
         if kept and kept[-1].first == each.first:
             loser = kept[-1] if kept[-1].damaged and not each.damaged else each
             if loser is kept[-1]:

@@ -68,6 +68,11 @@ class Salvage:
         self.starts = self._without_overlap()
 
     @property
+    def first(self) -> int:
+        """The first row found, or of those left out right before it; 0 when there is none."""
+        return self.starts[0] - self._left_out.get(self.starts[0], 0) if self.starts else 0
+
+    @property
     def end(self) -> int:
         """The row behind the last one found; 0 when there is none."""
         return self.starts[-1] + self._counts[self.starts[-1]] if self.starts else 0
