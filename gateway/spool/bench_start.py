@@ -25,21 +25,22 @@ _BATCHES = 8  # a group commit of 15 MB
 
 _OPEN = """
 import json, resource, sys, time
-began = time.perf_counter()
+began, cpu = time.perf_counter(), time.process_time
 from pathlib import Path
 from gateway.model.batch import Batch
 from gateway.spool.spool import Spool, SpoolOptions
-imported = time.perf_counter()
+imported, before = time.perf_counter(), cpu()
 spool = Spool.open(Path(sys.argv[1]), SpoolOptions(bytes_max=1 << 50))
 opened = time.perf_counter()
 head = spool.append_now([Batch.of([0], [0.0], 0, received_time_ns=0)])
 chunk = spool.cursor("bench").read(20_000)
-ready = time.perf_counter()
+ready, after = time.perf_counter(), cpu()
 stats = spool.stats()
 print(json.dumps({
     "import_s": imported - began,
     "open_s": opened - imported,
     "ready_s": ready - imported,
+    "ready_cpu_s": after - before,
     "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     "rows": head, "segments": stats.segments, "lost_rows": stats.lost_rows,
     "first_rows_read": len(chunk.batch),

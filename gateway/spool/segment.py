@@ -276,14 +276,15 @@ class SegmentReader:
         """Start and end of the last record; reads its header, not its columns. (0, 0) for none."""
         try:
             row = self._db.execute(
-                "SELECT start, count, substr(body, 1, 24), length(body)"
-                " FROM record ORDER BY start DESC LIMIT 1"
+                "SELECT start, count, length(body) FROM record ORDER BY start DESC LIMIT 1"
             ).fetchone()
+            # Through a handle: what SQL says of a part of a blob reads the whole of it first.
+            head = b"" if row is None else self._head_of(row[0])
         except sqlite3.Error as error:
             raise _sorted_out(error) from error
         if row is None:
             return 0, 0
-        key, count, head, size = row
+        key, count, size = row
         try:
             start, counted = record.peek(head)
         except (record.DamagedRecord, TypeError) as error:
@@ -291,6 +292,10 @@ class SegmentReader:
         if (start, counted, record.size_of(counted)) != (key, count, size):
             raise DamagedSegment("last record")
         return start, start + count
+
+    def _head_of(self, key: int) -> bytes:
+        with self._db.blobopen("record", "body", key, readonly=True) as blob:
+            return blob.read(record.HEADER.size)
 
 
 def _decoded(key: object, body: object) -> tuple[int, Batch]:

@@ -337,5 +337,7 @@ def test_the_start_always_succeeds_and_only_records_with_a_damaged_byte_are_lost
                 f"CORRUPT_SEED={SEED}, case {case}: {name}, {told}: {error!r}"
             ) from error
         shutil.rmtree(copy)
+        if case % 500 == 499:  # for who waits for a long run
+            print(f"{case + 1} corruptions", flush=True)
     print(f"{CASES} corruptions, {lost_cases} cost records")
     assert lost_cases > CASES / 10

@@ -9,13 +9,18 @@ import contextlib
 import os
 import random
 import shutil
+import sqlite3
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.spool.disk import Disk
-from gateway.spool.spool import Spool, SpoolOptions
+from gateway.spool.positions import Positions
+from gateway.spool.recovery import remove_segment
+from gateway.spool.spool import Cursor, Spool, SpoolOptions
+from gateway.spool.writer import AppendJob, CursorJob, Writer
 from gateway.testing.powercut import cuts
 from gateway.testing.spool import check_chunk, numbered
 from gateway.testing.tape import recording
@@ -102,6 +107,8 @@ def check_lives(place: Path, count: int, seed: int, disk_of=lambda: None, **how)
             shutil.rmtree(directory)
             done += 1
         shutil.rmtree(home)
+        if done % 300 == 0:  # for who waits for a long run
+            print(f"{done} power cuts", flush=True)
     return done
 
 
@@ -113,6 +120,9 @@ def brief(notes) -> list[str]:
 @pytest.mark.slow
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged(place) -> None:
     assert check_lives(place, CUTS, SEED) >= CUTS
+
+
+# ------------------------------------------------------------------------------- mutants
 
 
 class NoFileSync(Disk):
@@ -127,29 +137,127 @@ class NoDirectorySync(Disk):
         pass
 
 
-class NoFullSync(Disk):
-    """SQLite's `synchronous` as most programs have it: a commit is not synced."""
+def sqlite_with(change):
+    """A disk whose SQLite hears other words than were said: `change(sql)` gives them."""
 
-    def _open(self, uri):
-        import sqlite3
+    class Deaf(Disk):
+        def _open(self, uri):
+            class Hasty(sqlite3.Connection):
+                def execute(self, sql, *rest):
+                    *before, last = change(sql)
+                    for each in before:
+                        super().execute(each)
+                    return super().execute(last, *rest)
 
-        class Hasty(sqlite3.Connection):
-            def execute(self, sql, *rest):
-                return super().execute(sql.replace("synchronous=FULL", "synchronous=NORMAL"), *rest)
+            return sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, factory=Hasty
+            )
 
-        return sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, factory=Hasty
-        )
+    return Deaf
+
+
+def as_most_programs(sql):
+    """A commit is not synced."""
+    return [sql.replace("synchronous=FULL", "synchronous=NORMAL")]
+
+
+def hasty_folding(how):
+    """The log is thrown away before what was folded in is synced."""
+
+    def change(sql):
+        if how not in sql:
+            return [sql]
+        return ["PRAGMA synchronous=OFF", sql]
+
+    return change
+
+
+def unlink_first(monkeypatch):
+    """Segments are deleted before the positions say so."""
+
+    def forget(self):
+        cursors = self._positions.state.cursors
+        gone = self._catalog.below(min(cursors.values())) if cursors else []
+        if gone:
+            for segment in gone:
+                remove_segment(segment.path, self._disk)
+            self._positions.write_twice(forgotten=gone[-1].end)
+            self._catalog.drop(gone)
+
+    monkeypatch.setattr(Writer, "_forget", forget)
+
+
+def positions_once(monkeypatch):
+    """Before segments go only one slot knows."""
+
+    def once(self, **changes):
+        self.write(replace(self.state, **changes))
+
+    monkeypatch.setattr(Positions, "write_twice", once)
+
+
+def one_slot(monkeypatch):
+    """A torn write of the positions takes the older state along."""
+    monkeypatch.setattr("gateway.spool.positions.SLOT_BYTES", 0)
+
+
+def acknowledged_at_once(monkeypatch):
+    """The caller is told before the group is on the disk."""
+
+    def append_now(self, batches):
+        class Nobody:
+            def done(self, outcome):
+                pass
+
+        rows = sum(map(len, batches))
+        self._submit(AppendJob(tuple(batches), rows, 0, Nobody()))
+        return self.head + rows
+
+    monkeypatch.setattr(Spool, "_append_now", append_now)
+    monkeypatch.setattr(Spool, "_reserve", lambda *_: True)
+    monkeypatch.setattr(Spool, "_release", lambda *_: None)
+
+
+def committed_at_once(monkeypatch):
+    """The consumer is told before the positions are on the disk."""
+
+    def commit_now(self, offset):
+        class Nobody:
+            def done(self, outcome):
+                pass
+
+        self._spool._writer.put(CursorJob(self.name, offset, Nobody()))
+        self.committed = offset
+
+    monkeypatch.setattr(Cursor, "commit_now", commit_now)
+
+
+def patched(_monkeypatch):
+    """Nothing but the disk is another."""
+
+
+MUTANTS = {
+    "positions not synced": (patched, NoFileSync, {}),
+    "commits not synced": (patched, sqlite_with(as_most_programs), {}),
+    "directory not synced": (patched, NoDirectorySync, {"sqlite_syncs_directories": False}),
+    "log folded in without a sync": (patched, sqlite_with(hasty_folding("TRUNCATE")), {}),
+    "unlink before the positions": (unlink_first, Disk, {}),
+    "one slot told before unlink": (positions_once, Disk, {}),
+    "one slot instead of two": (one_slot, Disk, {}),
+    "acknowledged before the sync": (acknowledged_at_once, Disk, {}),
+    "committed before the sync": (committed_at_once, Disk, {}),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mutant", "sqlite_syncs_directories"),
-    [(NoFileSync, True), (NoFullSync, True), (NoDirectorySync, False)],
-)
-def test_every_sync_that_is_left_out_is_found_out(place, mutant, sqlite_syncs_directories) -> None:
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_line_that_durability_hangs_on_is_missed_when_it_is_gone(
+    place, monkeypatch, name
+) -> None:
+    mutate, disk, how = MUTANTS[name]
+    mutate(monkeypatch)
     with pytest.raises(AssertionError):
-        check_lives(place, 2_000, SEED, mutant, sqlite_syncs_directories=sqlite_syncs_directories)
+        check_lives(place, 2_000, SEED, disk, **how)
 
 
 @pytest.mark.slow
@@ -158,8 +266,6 @@ def test_new_segments_do_not_lean_on_sqlite_syncing_their_directory(place) -> No
 
 
 def test_a_tape_notes_what_both_doors_do(place) -> None:
-    import sqlite3
-
     with recording(place / "x") as tape:
         with contextlib.closing(sqlite3.connect(place / "x" / "a.db")) as db:
             db.execute("PRAGMA journal_mode=WAL")
