@@ -8,8 +8,9 @@ CASES ?= 10000
 SEED ?= 0
 CUTS ?= 20000
 MINUTES ?= 30
+CORRUPTIONS ?= 10000
 
-.PHONY: install demo test check bench kill laws powercuts outage format clean
+.PHONY: install demo test check bench kill laws powercuts corruptions outage format clean
 
 install: $(VENV)/.runtime
 
@@ -48,6 +49,9 @@ laws: $(VENV)/.dev            ## every law of the rule core over CASES histories
 
 powercuts: $(VENV)/.dev       ## CUTS power cuts at random moments of recorded lives of the spool (default 20000)
 	@POWER_CUTS=$(CUTS) POWER_SEED=$(SEED) $(BIN)/python -m pytest tests/spool/test_power_cut.py -s $(ARGS)
+
+corruptions: $(VENV)/.dev     ## CORRUPTIONS random damages to the files of spool and journal (default 10000 each)
+	@CORRUPTIONS=$(CORRUPTIONS) CORRUPT_SEED=$(SEED) $(BIN)/python -m pytest $(wildcard tests/*/test_corruptions.py) -s $(ARGS)
 
 outage: $(VENV)/.dev          ## broker and database away for MINUTES (default 30), judged from outside
 	@$(BIN)/python -m gateway.testing.outage --minutes $(MINUTES) $(ARGS)
