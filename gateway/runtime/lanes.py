@@ -30,6 +30,8 @@ from gateway.model.batch import Batch
 from gateway.runtime.threads import to_the_end
 from gateway.spool import Cursor, Spool
 
+LIVE, MARK = "/live", "/live.from"  # ends of cursor names; no name of ours holds a slash
+
 
 @dataclass(frozen=True)
 class Portion:
@@ -47,7 +49,7 @@ class Lanes:
     def __init__(self, spool: Spool, name: str) -> None:
         """Take up what the last run left. Raises StorageFault."""
         self._spool = spool
-        self._live_name, self._mark_name = f"{name}/live", f"{name}/live.from"
+        self._live_name, self._mark_name = f"{name}{LIVE}", f"{name}{MARK}"
         self.main = spool.cursor(name)
         self._live: Cursor | None = None
         self._mark: Cursor | None = None

@@ -30,6 +30,7 @@ from gateway.model.point import PointTable
 from gateway.model.rule import Confidence
 from gateway.runtime.clock import now_ns
 from gateway.runtime.core import JUDGE_CURSOR, Core
+from gateway.runtime.lanes import MARK
 from gateway.runtime.room import BUDGET_SHARE_MAX
 from gateway.runtime.threads import to_the_end
 from gateway.spool import SpoolStats
@@ -261,6 +262,7 @@ class CoreView:
             cursors=[
                 wire.CursorRow(name=name, offset=stats.head - behind, behind_records=behind)
                 for name, behind in depth.items()
+                if not name.endswith(MARK)  # where a live lane began: nobody's progress
             ],
         )
 
@@ -280,7 +282,7 @@ class CoreView:
             delivery, teller = core.deliveries.get(sink.name), core.tellers.get(sink.name)
             behind, counts = 0, wire.Counts()
             if delivery is not None:
-                behind = core.spool.head - delivery.cursor.committed
+                behind = delivery.behind
                 counts = wire.Counts(
                     received=delivery.cursor.committed,
                     accepted=delivery.stored_count,

@@ -7,10 +7,8 @@ import contextlib
 import logging
 import random
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +20,12 @@ from gateway.runtime.core import Core, open_core
 from gateway.runtime.plugins import Plugins, load_plugins
 from gateway.runtime.provider import CoreView
 from gateway.runtime.supervisor import Backoff, Supervisor
+from gateway.runtime.threads import prepare_threads
 from gateway.runtime.web import WebProcess
 
 log = logging.getLogger(__name__)
 
 SOCKET_PATH_MAX = 104
-# What libraries connect and look names up with; made as they are needed. Python's own few (six on
-# two cores) are all taken when as many brokers are behind a firewall that swallows everything, and
-# the spool reads its backlog with them.
-_THREADS_MAX = 64
-# How long a thread that computes (a store making lines of ten thousand rows) may keep the others
-# from running. Python's 5 ms are waited for at every step of an alarm's way while a backlog drains.
-_SWITCH_INTERVAL_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -106,9 +98,8 @@ def run_service(path: Path) -> int:
 
 async def _run(config: SiteConfig, plugins: Plugins) -> int:
     stop = asyncio.Event()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    prepare_threads()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="pool"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serve(config, plugins) as service:

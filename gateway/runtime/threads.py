@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +22,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _OURS = ThreadPoolExecutor(8, thread_name_prefix="house")  # more than there are callers at a time
+
+# What libraries connect and look names up with; made as they are needed. Python's own few (six on
+# two cores) are all taken when as many brokers are behind a firewall that swallows everything, and
+# the spool reads its backlog with them.
+_THREADS_MAX = 64
+# How long a thread that computes (a store making lines of ten thousand rows) may keep the others
+# from running. Python's 5 ms are waited for at every step of an alarm's way while a backlog drains.
+_SWITCH_INTERVAL_S = 0.001
+
+
+def prepare_threads() -> None:
+    """Once in a process that runs a gateway, inside its loop."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    pool = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="pool")
+    asyncio.get_running_loop().set_default_executor(pool)
 
 
 async def to_the_end(call: Callable[..., T], *arguments: object) -> T:
