@@ -53,8 +53,8 @@ class Plan:
     outage_s: float
     calm_s: float
     after_s: float
-    dams: int = 40
-    vehicles: int = 15
+    dams: int = 25
+    vehicles: int = 10
     seed: int = 1
     live_first_after_rows: int = 1_000
 
