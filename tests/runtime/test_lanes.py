@@ -289,6 +289,25 @@ async def test_a_crash_at_any_durable_step_of_the_lanes_loses_nothing(
     await world.spool.close()
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", range(1, 6))
+async def test_a_crash_while_the_mark_is_moved_loses_nothing(tmp_path, step, after) -> None:
+    """The steps of a second outage: the write in hand, the mark, the live lane."""
+    world = World(tmp_path)
+    await world.rows(100)
+    await world.run(lambda: world.delivery.lanes.is_split)
+    await world.rows(10)
+    await world.run(lambda: world.store.writes[-1][2])
+    world.store.away, world.arriving = 5, 30
+    world.die_at(step, after=after)
+    assert await world.run(lambda: world.is_done)
+    world.store.away = world.arriving = 0
+    await world.again()
+    await world.run(lambda: world.is_done)
+    assert world.written() == set(range(world.sent))
+    await world.spool.close()
+
+
 @pytest.mark.parametrize("step", range(1, 9))
 async def test_a_fault_at_any_durable_step_is_got_over_without_a_new_start(tmp_path, step) -> None:
     """The spool may refuse a step that the disk did not bear; the task is run again."""
