@@ -111,14 +111,13 @@ def account(books: Books, request: Request) -> Account:
         total.add_all(part)
         if request.bin_count > 1:
             strips.append(groups.strip(part))
-    rows = groups.rows(total, books, keys)
-    numbers = [n for n, row in enumerate(rows) if row.due or any(row.counted.values())]
-    numbers.sort(key=lambda number: _worst_first(rows[number]))
-    shown = numbers[: request.rows_max]
-    for number in shown:
-        rows[number].strip = [strip.at(number) for strip in strips]
+    numbers = groups.worst_first(total)
+    shown = numbers[: request.rows_max].tolist()
+    rows = groups.rows(total, books, keys, shown)
+    for number, row in zip(shown, rows, strict=True):
+        row.strip = [strip.at(number) for strip in strips]
     everything = _Groups(np.zeros(len(names), np.intp), asked, 1)
-    whole = everything.rows(total, books, [("", "")])[0]
+    (whole,) = everything.rows(total, books, [("", "")], [0])
     whole.strip = [strip.whole() for strip in strips]
     return Account(
         request.from_minute,
@@ -126,15 +125,9 @@ def account(books: Books, request: Request) -> Account:
         books.known_minute,
         edges,
         whole,
-        [rows[number] for number in shown],
+        rows,
         len(numbers),
     )
-
-
-def _worst_first(row: Row) -> tuple[bool, float, int, str]:
-    rate = row.online_rate
-    missed = row.minutes_due - row.minutes_online
-    return rate is None, rate if rate is not None else 0.0, -missed, row.key
 
 
 def _edges(request: Request) -> list[int]:
@@ -195,13 +188,25 @@ class _Groups:
         gaps = np.stack([self.of(sums, f"gap.{reason.word}") for reason in GAP_REASONS])
         return _Strip(self.of(sums, "due"), self.of(sums, "got"), gaps)
 
-    def rows(self, sums: Sums, books: Books, keys: list[tuple[str, str]]) -> list[Row]:
-        columns = {name: self.of(sums, name).tolist() for name in sums}
-        zero = [0] * self._count
+    def worst_first(self, sums: Sums) -> NDArray[np.intp]:
+        """The groups that have anything to show: the lowest online rate, then the most minutes
+        missed; those of which nothing was expected last."""
+        due, online = self.of(sums, "min_due"), self.of(sums, "min_on")
+        due = due - self.of(sums, f"dark.{Reason.PENDING.word}")
+        rows = sum(self.of(sums, name) for name in ("good", "bad", "repeat"))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = np.where(due > 0, online / due, 2.0)
+        order = np.lexsort((online - due, rate))
+        return order[(self.of(sums, "due")[order] > 0) | (np.asarray(rows)[order] > 0)]
+
+    def rows(
+        self, sums: Sums, books: Books, keys: list[tuple[str, str]], numbers: list[int]
+    ) -> list[Row]:
+        columns = {name: self.of(sums, name) for name in sums}
         points = np.bincount(self._group, minlength=self._count).tolist()
 
         def at(name: str, number: int) -> int:
-            return int(columns.get(name, zero)[number])
+            return int(columns[name][number]) if name in columns else 0
 
         def some(prefix: str, reasons: tuple[Reason, ...], number: int) -> dict[str, int]:
             found = {r.word: at(prefix.format(r.word), number) for r in reasons}
@@ -209,8 +214,8 @@ class _Groups:
 
         return [
             Row(
-                key=key,
-                name=name,
+                key=keys[number][0],
+                name=keys[number][1],
                 point_count=points[number],
                 due=at("due", number),
                 got=at("got", number),
@@ -230,5 +235,5 @@ class _Groups:
                     for each in books.consumers
                 ],
             )
-            for number, (key, name) in enumerate(keys)
+            for number in numbers
         ]

@@ -92,11 +92,16 @@ class Books:
     _outages: dict[Reason, list[tuple[int, int]]] = field(init=False)
     _adapter_outages: dict[str, list[tuple[int, int]]] = field(init=False)
     _dropped: dict[str, list[tuple[int, int, Reason]]] = field(init=False)
+    _adapters: list[str] = field(init=False)
+    _adapter_of: NDArray[np.intp] = field(init=False)  # a point's place among them
 
     def __post_init__(self) -> None:
         self.state = self.store.state()
         self.points = [Named(*row) for row in self.store.ask("SELECT * FROM point ORDER BY idx")]
         self.consumers = [Consumer(*row) for row in self.store.ask("SELECT * FROM consumer")]
+        self._adapters = sorted({"", *(p.adapter for p in self.points)})
+        place = {name: number for number, name in enumerate(self._adapters)}
+        self._adapter_of = np.array([place[p.adapter] for p in self.points], np.intp)
         self._plans = [
             (minute, plan_of(body))
             for minute, body in self.store.ask("SELECT * FROM plan ORDER BY minute")
@@ -202,13 +207,11 @@ class Books:
     ) -> Facts:
         size, count = len(before["good"]), end - first
         due, reach = self._expected(first, end, size)
-        names = [self.points[p].adapter if p < len(self.points) else "" for p in range(size)]
-        adapters = sorted(set(names))
         touched = np.stack(
-            [last_touched(self._adapter_outages.get(a, []), first, count) for a in adapters]
-            or [np.empty((count,), np.int64)]
+            [last_touched(self._adapter_outages.get(a, []), first, count) for a in self._adapters]
         )
-        which = np.searchsorted(adapters, names) if names else np.empty(0, np.intp)
+        which = np.zeros(size, np.intp)  # a point nobody has described has no adapter
+        which[: len(self._adapter_of)] = self._adapter_of[:size]
         closed_ns = self.state.get("known_ns", 0) - self.state.get("delayed_after_ns", 0)
         return Facts(
             first=first,
@@ -224,7 +227,7 @@ class Books:
                 for reason in OUTAGES
                 if reason in self._outages
             },
-            adapter_outage=touched[which].T if size else np.empty((count, 0), np.int64),
+            adapter_outage=touched[which].T,
         )
 
     def _expected(self, first: int, end: int, size: int) -> tuple[Array, Array]:
