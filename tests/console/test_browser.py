@@ -28,12 +28,13 @@ pytestmark = [
     ),
 ]
 METHANE = "mine.01.methane.00"
-PAGES = ["/", f"/values?point={METHANE}", "/plan", "/system", "/api/docs"]
+PAGES = ["/", f"/values?point={METHANE}", "/plan", "/completeness", "/system", "/api/docs"]
 
 READY = {
     "/": ".alarm",
     "/values": ".point",
     "/plan": "#map[data-markers='20']",
+    "/completeness": "#rows .line",
     "/system": "#adapters tr",
     "/api/docs": ".operation",
 }
@@ -247,6 +248,29 @@ async def test_the_system_page_shows_each_adapter_sink_and_the_road(browser, sit
         before = await durable.inner_text()
         await expect(durable).not_to_have_text(before)
         await expect(page.locator("#spool")).to_contain_text("20 ms")
+
+
+async def test_the_completeness_page_says_who_was_not_seen_since_when_and_why(
+    browser, site, opened
+):
+    async with opened(browser, site, "/completeness") as page:
+        line = page.locator("#rows .line")
+        silent = line.filter(has_text="mine.01.temperature.03")
+        await expect(silent).to_contain_text("the device was silent; last seen")
+        await expect(silent).to_contain_text("3 h 10 min ago")
+        await expect(silent.locator("svg.strip rect.gap-device_silent").first).to_be_visible()
+        await expect(line.first).to_contain_text("came too late")
+        await expect(page.locator("#reasons")).to_contain_text("this gateway was not running")
+        await expect(page.locator("#consumers")).to_contain_text("stored by store")
+        before = await line.count()
+        await page.locator("#filters [name=points]").fill("dam")
+        await expect(line.filter(has_text="mine.01")).to_have_count(0)
+        assert 0 < await line.count() < before
+        await page.locator("#filters [name=points]").fill("")
+        await page.locator("#filters [name=by]").select_option("area")
+        await expect(line.first).to_contain_text("points")
+        await page.locator("[data-hours='1']").click()
+        await expect(page.locator("[data-hours='1']")).to_have_attribute("aria-pressed", "true")
 
 
 async def test_sound_is_armed_by_a_click_and_silenced_until_the_next_alarm(browser, site, opened):

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.api import wire
 from gateway.api.client import LinkClient
+from gateway.api.completeness import Completeness
 from gateway.api.server import LinkServer
 from gateway.console import guard
 from gateway.console.app import build_app
@@ -21,7 +22,7 @@ from gateway.testing.core import FakeCore
 
 BASE = "http://127.0.0.1:8808"
 SAME = {"sec-fetch-site": "same-origin"}
-PAGES = ["/", "/values", "/plan", "/system", "/api/docs"]
+PAGES = ["/", "/values", "/plan", "/completeness", "/system", "/api/docs"]
 
 
 @asynccontextmanager
@@ -350,3 +351,49 @@ def test_a_console_without_its_browser_libraries_does_not_start(monkeypatch, tmp
     monkeypatch.setattr("gateway.console.app.STATIC", tmp_path)
     with pytest.raises(FileNotFoundError, match="web_libs"):
         build_app(LinkClient(tmp_path / "core.sock"))
+
+
+# ------------------------------------------------------------------ completeness
+
+
+async def test_completeness_balances_and_has_the_worst_first(core):
+    to_ms = core.now_ns() // 60_000_000_000 * 60_000
+    span = {"from_ms": to_ms - 3_600_000, "to_ms": to_ms, "bins": 12, "limit": 3}
+    async with site(core) as client:
+        response = await client.get("/api/completeness", params=span)
+        areas = (await client.get("/api/completeness", params=span | {"by": "area"})).json()
+    body = Completeness.model_validate_json(response.content)
+    assert (len(body.edges_ms), len(body.rows)) == (13, 3)
+    assert body.row_count > 3
+    assert [row.online_rate for row in body.rows] == sorted(row.online_rate for row in body.rows)
+    assert body.rows[0].main_reason in {"device_silent", "late", "bad_quality"}
+    for row in (body.total, *body.rows):
+        assert row.due == row.got + sum(row.gaps.values())
+        assert row.minutes_due == row.minutes_online + sum(row.dark.values())
+        assert sum(got for _, got, _ in row.strip) == row.got
+        rows = sum(row.counted[name] for name in ("good", "bad", "repeat"))
+        for consumer in row.consumers:
+            assert consumer.has + sum(consumer.missing.values()) == rows
+    assert sum(row["due"] for row in areas["rows"]) <= body.total.due
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"from_ms": 60_000, "to_ms": 60_000}, 422),
+        ({"from_ms": 0, "to_ms": 500 * 86_400_000}, 422),
+        ({"from_ms": 0, "to_ms": 60_000, "by": "colour"}, 422),
+        ({"from_ms": 0}, 422),
+    ],
+)
+async def test_a_completeness_question_that_makes_no_sense_is_refused(core, query, status):
+    async with site(core) as client:
+        assert (await client.get("/api/completeness", params=query)).status_code == status
+
+
+async def test_a_ledger_that_is_not_open_is_503(core):
+    core.ledger_down = True
+    async with site(core) as client:
+        response = await client.get("/api/completeness", params={"from_ms": 0, "to_ms": 60_000})
+    assert response.status_code == 503
+    assert "not open" in response.json()["detail"]

@@ -200,7 +200,7 @@ function titleOf(bins, reason, [fromMs, toMs]) {
   const due = bins.reduce((sum, bin) => sum + bin[0], 0);
   const got = bins.reduce((sum, bin) => sum + bin[1], 0);
   const span = `${moment(fromMs, coreNow())} – ${moment(toMs, coreNow())}`;
-  if (!due) return `${span}: ${_("nothing expected")}`;
+  if (!due) return [span, _("nothing expected")].join(": ");
   const came = _("{got} of {due} expected", { got: count(got), due: count(due) });
   return reason ? `${span}: ${came}, ${GAP[reason] ?? reason}` : `${span}: ${came}`;
 }
