@@ -19,36 +19,10 @@ import ipaddress
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-NS = 1_000_000_000
+from gateway.model.rate import TokenBucket
+
+PACE_BURST_S = 0.1  # engineering: a crowd comes in evenly, so that nobody waits for a lump of it
 IPV6_PREFIX_BITS = 64  # RFC 6177: a site is given no less
-
-
-class TokenBucket:
-    """`rate_per_s` on the long run, `burst` at once. May go into debt, which is told as a wait."""
-
-    __slots__ = ("_burst", "_rate", "_then_ns", "_tokens")
-
-    def __init__(self, rate_per_s: float, burst: float, now_ns: int) -> None:
-        self._rate = rate_per_s
-        self._burst = burst
-        self._tokens = burst
-        self._then_ns = now_ns
-
-    def wait_s(self, now_ns: int) -> float:
-        """How long until there is a whole token; 0 when there is one."""
-        self._fill(now_ns)
-        return max(0.0, (1 - self._tokens) / self._rate)
-
-    def take(self, count: float, now_ns: int) -> float:
-        """Spend, and how long to pause until the debt is paid; 0 when there is none."""
-        self._fill(now_ns)
-        self._tokens -= count
-        return max(0.0, -self._tokens / self._rate)
-
-    def _fill(self, now_ns: int) -> None:
-        elapsed_s = max(0, now_ns - self._then_ns) / NS
-        self._then_ns = max(self._then_ns, now_ns)
-        self._tokens = min(self._tokens + elapsed_s * self._rate, self._burst)
 
 
 class RateLimit:
@@ -81,7 +55,8 @@ class Admission:
 
     def __init__(self, limits: AdmissionLimits, now_ns: int) -> None:
         self._limits = limits
-        self._pace = TokenBucket(limits.accepts_per_s_max, limits.accepts_per_s_max, now_ns)
+        rate = limits.accepts_per_s_max
+        self._pace = TokenBucket(rate, max(1.0, rate * PACE_BURST_S), now_ns)
         self._addresses: dict[Hashable, str] = {}  # of every connection that is in
         self._counts: dict[str, int] = {}  # by address
         self._strangers: dict[str, dict[Hashable, None]] = {}  # by address, oldest first

@@ -28,11 +28,12 @@ from pathlib import Path
 
 from gateway.contract.adapter import AdapterContext, Declare, Emit
 from gateway.model.errors import ConfigError, Fault
+from gateway.model.rate import TokenBucket
 
-from .admission import Admission, AdmissionLimits, RateLimit, TokenBucket
+from .admission import Admission, AdmissionLimits, RateLimit
 from .codec import PackageBudget, PackageLimits
 from .config import Jt808Config, VehicleEntry
-from .door import Door
+from .door import Door, backlog_for
 from .files import RegistrationLog, read_vehicles
 from .intake import House, Intake
 from .roster import Roster, Vehicle
@@ -169,7 +170,8 @@ class Jt808Server:
         # no TaskGroup: the supervisor judges an error by its type, not inside a group
         work: list[asyncio.Task[None]] = []
         try:
-            self.port = await door.open(config.host, config.port)
+            backlog = backlog_for(config.accepts_per_s_max)
+            self.port = await door.open(config.host, config.port, backlog=backlog)
             self._show("listening")
             work += [
                 asyncio.create_task(self._intake.run()),

@@ -3,10 +3,11 @@
     readable -> a few accepts -> admission -- in: handed to `welcome` / reason: closed, counted
         ^---- waits out of the loop's sight while the pace or the descriptors say so ----'
 
-What is not accepted yet waits in the kernel's queue (`BACKLOG`); beyond that TCP makes the terminal
-try again. The last `DESCRIPTORS_KEPT` descriptors of the process are never given to a terminal: the
-spool, the journal and the console need them more. Running out of descriptors altogether pauses the
-accepting for `PAUSE_S` instead of spinning on a socket that stays readable.
+What is not accepted yet waits in the kernel's queue, which holds what is accepted in `BACKLOG_S`;
+beyond that TCP makes the terminal try again. The last `DESCRIPTORS_KEPT` descriptors of the process
+are never given to a terminal: the spool, the journal and the console need them more. Running out of
+descriptors altogether pauses the accepting for `PAUSE_S` instead of spinning on a socket that stays
+readable.
 
 Surprising: Linux gives the lowest free number to a new descriptor, so the number of an accepted
 socket tells how many are in use; nothing is counted. Not here: what a connection says (client.py).
@@ -25,7 +26,8 @@ from gateway.model.errors import Refused, Unavailable
 
 from .admission import Admission, address_key
 
-BACKLOG = 4096  # the kernel's own limit (net.core.somaxconn) is the same since Linux 5.4
+BACKLOG_S = 5.0  # engineering: less than a terminal waits for an answer before it gives up
+BACKLOG_MIN, BACKLOG_MAX = 128, 4096  # net.core.somaxconn is 4096 since Linux 5.4
 ACCEPTS_PER_TURN = 16  # then the other tasks have a turn
 DESCRIPTORS_KEPT = 128  # engineering: spool, journal, stores, console and tools use some sixty
 PAUSE_S = 0.5  # out of descriptors
@@ -52,7 +54,7 @@ class Door:
         self._timer: asyncio.TimerHandle | None = None
         self._descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_KEPT
 
-    async def open(self, host: str, port: int) -> int:
+    async def open(self, host: str, port: int, *, backlog: int) -> int:
         """Listen; the port, which is a free one when 0 was asked for.
 
         Raises Unavailable (taken), Refused (not allowed).
@@ -63,7 +65,7 @@ class Door:
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             for family, _, _, _, address in dict.fromkeys(found):
-                self._sockets.append(_listening(family, address))
+                self._sockets.append(_listening(family, address, backlog))
         except PermissionError as error:
             self.close()
             raise Refused(f"{host}:{port}: {error}") from error
@@ -127,7 +129,12 @@ class Door:
         self._welcome(accepted, address)
 
 
-def _listening(family: int, address: object) -> socket.socket:
+def backlog_for(accepts_per_s: float) -> int:
+    """How long the kernel's queue is to be."""
+    return int(min(max(accepts_per_s * BACKLOG_S, BACKLOG_MIN), BACKLOG_MAX))
+
+
+def _listening(family: int, address: object, backlog: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -137,7 +144,7 @@ def _listening(family: int, address: object) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         listening.setblocking(False)  # noqa: FBT003
         listening.bind(address)  # type: ignore[arg-type]
-        listening.listen(BACKLOG)
+        listening.listen(backlog)
     except OSError:
         listening.close()
         raise

@@ -24,7 +24,8 @@ import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from .admission import TokenBucket
+from gateway.model.rate import TokenBucket
+
 from .codec import EDITION_2013, GMT8_S, Registration
 
 REGISTERED, VEHICLE_TAKEN, NO_VEHICLE, TERMINAL_TAKEN, NO_TERMINAL = range(5)

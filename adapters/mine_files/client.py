@@ -26,8 +26,16 @@ from typing import Any
 
 from adapters.mine_files.codec import decode_file, has_end_mark
 from adapters.mine_files.config import MineFilesConfig
-from adapters.mine_files.folder import Folder, Found, Loaded, Signature, load_note, save_note
-from adapters.mine_files.kinds import Role
+from adapters.mine_files.folder import (
+    HELD_FILES_MAX,
+    Folder,
+    Found,
+    Loaded,
+    Signature,
+    load_note,
+    save_note,
+)
+from adapters.mine_files.kinds import KINDS, Role
 from adapters.mine_files.mapping import Plan, View, apply, bad_share_fault, plan, to_batches
 from gateway.contract.adapter import AdapterContext, Declare, Emit
 from gateway.model.errors import RemoteProtocolError, Unavailable
@@ -91,11 +99,14 @@ class MineFilesAdapter:
     async def _round(self, emit: Emit, declare: Declare) -> int:
         """One look at the folder; returns how many files left it."""
         try:
-            scan = await asyncio.to_thread(self._folder.scan)
+            scan = await asyncio.to_thread(self._folder.scan, self._is_held)
         except OSError as error:
             raise Unavailable(f"cannot read the folder: {error}") from error
         self._count_ignored(scan.ignored)
-        paths = {found.path for found in scan.found}
+        if scan.is_crowded:
+            self._context.counters.count("crowded")
+            self._say("faulty", f"more than {HELD_FILES_MAX} files wait unfinished")
+        paths = {found.path for found in scan.found} | scan.held
         self._waiting = {p: w for p, w in self._waiting.items() if p in paths}
         left = tried = 0
         for found in scan.found:
@@ -112,13 +123,20 @@ class MineFilesAdapter:
         try:
             return await self._take(found, emit, declare)
         except OSError as error:
-            log.error("%s: %s", found.path, error)  # noqa: TRY400  the message says it all
+            log.error("%r: %s", str(found.path), error)  # noqa: TRY400  the message says it all
             self._context.counters.count("stuck", reason=type(error).__name__)
             self._hold(found)
             self._say("faulty", f"{found.path.name}: {error.strerror}")
             return False
 
     # ------------------------------------------------------------------------------------ waiting
+
+    def _is_held(self, path: Path, signature: Signature) -> bool:
+        """Whether it was looked into, has not changed since and has time left to wait."""
+        waiting = self._waiting.get(path)
+        if waiting is None or waiting.signature != signature:
+            return False
+        return waiting.opened and not self._is_overdue(waiting)
 
     def _is_due(self, found: Found) -> bool:
         """Whether a file is worth opening now: not one that was unfinished and has not changed."""
@@ -293,11 +311,11 @@ class MineFilesAdapter:
         if not await self._is_finished(found):
             return False
         if not await asyncio.to_thread(self._folder.set_aside, found):
-            self._context.counters.count("unhandled_left", reason=found.name.kind)
+            self._context.counters.count("unhandled_left", reason=_kind_word(found))
             self._hold(found)
             return False
         self._waiting.pop(found.path, None)
-        self._context.counters.count("unhandled", reason=found.name.kind)
+        self._context.counters.count("unhandled", reason=_kind_word(found))
         return True
 
     async def _is_finished(self, found: Found) -> bool:
@@ -388,6 +406,11 @@ class MineFilesAdapter:
         if state != self._state or state == "faulty":
             self._state = state
             self._context.status(state, detail)
+
+
+def _kind_word(found: Found) -> str:
+    """The kind, if it is one we know: a sender may invent any other."""
+    return found.name.kind if found.name.kind in KINDS else "unknown_kind"
 
 
 def _key(loaded: Loaded) -> str:

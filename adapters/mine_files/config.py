@@ -76,6 +76,7 @@ class MineFilesConfig(_Frozen):
     quarantine_bytes_max: int = Field(default=200 * MEGABYTE, gt=0)
     unhandled_folder: str = ""
     unhandled_bytes_max: int = Field(default=1000 * MEGABYTE, gt=0)
+    unhandled_files_max: int = Field(default=100_000, gt=0)
     taken_history_count: int = Field(default=1_000, gt=0)
 
     def options(self, adapter: str) -> Options:

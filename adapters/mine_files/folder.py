@@ -13,6 +13,10 @@ Surprising: a file is named by path *and* signature (inode, size, time of change
 removed only if the path still has the signature it was read with; a sender that overwrote it in
 between gets its newer file read as well.
 
+A name is never trusted to be still what it was when it was listed: whatever is opened is opened
+without following links and without waiting (a pipe put in a file's place would hold the thread for
+ever), and must be a plain file.
+
 Owns: paths and durability of notes. Not here: deciding what becomes of a file (client.py).
 """
 
@@ -23,10 +27,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import stat as stat_module
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from adapters.mine_files.codec import FileName, parse_name, peek_time, stamp_time
 from adapters.mine_files.config import MineFilesConfig
@@ -37,8 +42,12 @@ SCAN_FILES_MAX = 20_000
 """Files found in one scan; the rest wait for the next one, after some of these are gone. What is
 ignored never goes away by itself, so it takes no place among them: it is remembered up to the same
 number and then passed by."""
+HELD_FILES_MAX = 50_000
+"""Files that wait (unfinished, or not movable) and are passed by without being opened. They take no
+place among the found ones, so that what never goes away hides nothing behind it."""
 PEEK_BYTES = 4_096
 TAIL_BYTES = 64
+NUMBERED_NAMES_MAX = 1_000
 _TRIM_TO = 0.9  # at a limit a tenth is freed, so that the next file does not list the folder again
 _ORDER = {Role.DECLARATION: 0, Role.DATA: 1, Role.OTHER: 2}
 
@@ -76,6 +85,8 @@ class Scan:
 
     found: list[Found] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)  # path -> reason
+    held: set[Path] = field(default_factory=set)  # waiting and unchanged: not looked into
+    is_crowded: bool = False  # more are waiting than are remembered
 
     def ignore(self, path: str, reason: str) -> None:
         if len(self.ignored) < SCAN_FILES_MAX:
@@ -98,6 +109,7 @@ class Shelf:
         self._files_max = files_max
         self._bytes_max = bytes_max
         self._files = self._bytes = -1  # not counted yet
+        self._numbers: dict[str, int] = {}  # last one given to a name, of some names
 
     def has_room(self, size: int) -> bool:
         """Whether `size` more bytes fit without dropping anything."""
@@ -107,10 +119,15 @@ class Shelf:
     def free_name(self, name: str) -> str:
         """The name a file of that name would get."""
         self._count()
-        free, number = name, 0
+        number = self._numbers.get(name, 0)
+        free = f"{name}.{number}" if number else name
         while (self.path / free).exists():
             number += 1
             free = f"{name}.{number}"
+        if number:  # else a name sent a thousand times is looked for a thousand times each time
+            if len(self._numbers) >= NUMBERED_NAMES_MAX:
+                self._numbers.clear()
+            self._numbers[name] = number
         return free
 
     def put(self, source: Path, name: str) -> str:
@@ -182,33 +199,50 @@ class Folder:
         )
         self.unhandled = Shelf(
             Path(config.unhandled_folder or state_dir / "unhandled"),
-            files_max=2**62,
+            files_max=config.unhandled_files_max,
             bytes_max=config.unhandled_bytes_max,
         )
+        self._times: dict[Path, tuple[Signature, int]] = {}  # header times of what was found last
         shelves = (self.quarantine, self.archive, self.unhandled)
         self._own = {shelf.path.resolve() for shelf in shelves} | {state_dir.resolve()}
 
-    def scan(self) -> Scan:
+    def scan(self, is_held: Callable[[Path, Signature], bool] = lambda *_: False) -> Scan:
         """Everything there, in the order in which it is to be taken: what declares first, then by
-        header time, then by name. Raises OSError when the folder itself cannot be read."""
+        header time, then by name. What `is_held` says waits is only noted. Raises OSError when the
+        folder itself cannot be read."""
         scan = Scan()
-        self._scan(self._config.folder, 0, scan)
+        self._scan(self._config.folder, 0, scan, is_held)
+        times = {f.path: (f.signature, self._order_time(f)) for f in scan.found}
+        self._times = times
         if len(scan.found) > 1:
-            keyed = [(_ORDER[f.role], _order_time(f), f.path.name, f) for f in scan.found]
+            keyed = [(_ORDER[f.role], times[f.path][1], f.path.name, f) for f in scan.found]
             scan.found = [entry[-1] for entry in sorted(keyed, key=lambda entry: entry[:3])]
         return scan
 
-    def _scan(self, folder: Path, depth: int, scan: Scan) -> None:
+    def _order_time(self, found: Found) -> int:
+        """As read last time, if it has not changed: a backlog is listed many times."""
+        known = self._times.get(found.path)
+        return known[1] if known and known[0] == found.signature else _order_time(found)
+
+    def _scan(
+        self, folder: Path, depth: int, scan: Scan, is_held: Callable[[Path, Signature], bool]
+    ) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if len(scan.found) >= SCAN_FILES_MAX:
                     return
                 try:
-                    self._look_at(entry, depth, scan)
+                    self._look_at(entry, depth, scan, is_held)
                 except FileNotFoundError:
                     continue  # gone between listing and looking: the sender renamed it
 
-    def _look_at(self, entry: os.DirEntry[str], depth: int, scan: Scan) -> None:
+    def _look_at(
+        self,
+        entry: os.DirEntry[str],
+        depth: int,
+        scan: Scan,
+        is_held: Callable[[Path, Signature], bool],
+    ) -> None:
         if entry.name.startswith("."):
             scan.ignore(entry.path, "dot_file")
         elif entry.is_symlink():
@@ -221,7 +255,7 @@ class Folder:
                 scan.ignore(entry.path, "too_deep")
                 return
             try:
-                self._scan(path, depth + 1, scan)
+                self._scan(path, depth + 1, scan, is_held)
             except PermissionError:
                 scan.ignore(entry.path, "permission")
         elif not entry.is_file(follow_symlinks=False):
@@ -231,20 +265,22 @@ class Folder:
             if name is None:
                 scan.ignore(entry.path, "name")
                 return
-            signature = Signature.of(entry.stat(follow_symlinks=False))
-            scan.found.append(Found(Path(entry.path), name, signature))
+            path, signature = Path(entry.path), Signature.of(entry.stat(follow_symlinks=False))
+            if not is_held(path, signature):
+                scan.found.append(Found(path, name, signature))
+            elif len(scan.held) < HELD_FILES_MAX:
+                scan.held.add(path)
+            else:
+                scan.is_crowded = True
 
     def load(self, found: Found) -> Loaded | None:
         """Its content, None when it is gone, grown beyond the limit or no plain file any more."""
         limit = self._config.file_size_max_bytes
-        try:
-            handle = os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP):
-                return None
-            raise
-        with os.fdopen(handle, "rb") as file:
-            signature = Signature.of(os.fstat(handle))
+        file = _open_plain(found.path)
+        if file is None:
+            return None
+        with file:
+            signature = Signature.of(os.fstat(file.fileno()))
             if signature.size > limit:
                 return None
             data = file.read(limit + 1)
@@ -254,8 +290,11 @@ class Folder:
         return Loaded(data, digest, Found(found.path, found.name, signature))
 
     def tail(self, found: Found) -> bytes:
-        """Its last bytes, for finding an end mark without loading it."""
-        with found.path.open("rb") as file:
+        """Its last bytes, for finding an end mark without loading it; none when it is gone."""
+        file = _open_plain(found.path)
+        if file is None:
+            return b""
+        with file:
             file.seek(max(0, found.signature.size - TAIL_BYTES))
             return file.read(TAIL_BYTES)
 
@@ -310,12 +349,30 @@ def save_note(path: Path, content: Any) -> None:
 
 def _order_time(found: Found) -> int:
     """The header's time; by its name's time when the beginning does not say."""
+    time_ns = None
     try:
-        with found.path.open("rb") as file:
-            time_ns = peek_time(file.read(PEEK_BYTES))
+        file = _open_plain(found.path)
+        if file is not None:
+            with file:
+                time_ns = peek_time(file.read(PEEK_BYTES))
     except OSError:
-        time_ns = None
+        pass  # the load will say what is wrong with it
     return time_ns or stamp_time(found.name.stamp) or 0
+
+
+def _open_plain(path: Path) -> BinaryIO | None:
+    """Open for reading what is a plain file now; None for what is gone or has become another thing.
+    Never waits for anybody. Raises OSError for a file that cannot be read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            return None
+        raise
+    if not stat_module.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return None
+    return os.fdopen(handle, "rb")
 
 
 def _write_durably(target: Path, data: bytes) -> None:

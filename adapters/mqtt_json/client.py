@@ -8,7 +8,9 @@ process or the machine went down is sent again by the broker. When `emit` raises
 error ends the run with nothing acknowledged, and the same messages come again after the
 supervisor's back-off.
 
-When the inbox is full (messages or bytes) the socket is no longer read until a batch is done.
+When the inbox is full (messages or bytes) the socket is no longer read until a batch is done; when
+messages come faster than `messages_per_s_max` the next batch waits, and then the inbox fills. A
+message too large to be held arrives cut off, goes to quarantine and is acknowledged.
 
 The surprising thing: a duplicate is normal. A crash between emit and PUBACK stores a message twice,
 byte for byte the same; the stores drop it. Not here: what messages mean (codec.py, mapping.py).
@@ -33,9 +35,13 @@ from gateway.contract.mqtt_link import MqttLink
 from gateway.model.batch import Batch
 from gateway.model.errors import RemoteProtocolError, Unavailable
 from gateway.model.point import Device, Point
+from gateway.model.rate import TokenBucket
 
 _QUIET_S = 0.001  # no message for this long: the sender has finished its burst
 _BATCH_MESSAGES_MAX = 250  # small beside what is in flight, so that the broker sends meanwhile
+_AROUND_PAYLOAD_BYTES = 2 + 65_535 + 2 + 4096  # topic, packet identifier, MQTT 5 properties
+_PAUSE_MAX_S = 1.0
+_NS = 1_000_000_000
 _CLIENT_ID_SIZE_MAX = 23  # MQTT 3.1.1, 3.1.3.1: what every broker accepts
 
 
@@ -45,6 +51,7 @@ class _Arrived(NamedTuple):
     payload: bytes
     retained: bool
     received_time_ns: int
+    cut_size_bytes: int = 0  # of the whole packet, when it was too large to be held
 
 
 class MqttJsonAdapter:
@@ -65,6 +72,7 @@ class MqttJsonAdapter:
         self._inbox_size_bytes = 0
         self._arrived = asyncio.Event()
         self._link: MqttLink | None = None
+        self._pace: TokenBucket | None = None  # made when there is a clock
 
     async def run(self, emit: Emit, declare: Declare) -> None:
         """Serve until cancelled. Raises Unavailable when the connection is lost."""
@@ -75,6 +83,7 @@ class MqttJsonAdapter:
             client_id=self._config.client_id or client_id(self._context.name),
             session=True,
             receive_max=self._config.receive_max,
+            size_max=self._config.payload_size_max_bytes + _AROUND_PAYLOAD_BYTES,
             on_message=self._on_message,
         )
         self._context.status("connecting")
@@ -84,6 +93,7 @@ class MqttJsonAdapter:
             while True:
                 arrived = await self._gather(link, subscribing)
                 await self._serve(arrived, link, emit, declare)
+                await self._keep_pace(len(arrived))
         finally:
             subscribing.cancel()
             await asyncio.gather(subscribing, return_exceptions=True)
@@ -102,6 +112,8 @@ class MqttJsonAdapter:
             topic = message.topic
         except UnicodeDecodeError:
             topic = "\ufffd"  # matches no mapping: counted and kept as any other stranger
+        link = self._link
+        is_cut = link is not None and link.packet_size > link.size_max
         self._inbox.append(
             _Arrived(
                 message.mid if message.qos else 0,
@@ -109,12 +121,25 @@ class MqttJsonAdapter:
                 bytes(message.payload),
                 message.retain,
                 self._context.now_ns(),
+                link.packet_size if link is not None and is_cut else 0,
             )
         )
         self._inbox_size_bytes += len(message.payload)
         self._arrived.set()
         if self._is_full() and self._link is not None:
             self._link.pause()
+
+    async def _keep_pace(self, count: int) -> None:
+        """Let the next batch wait if messages come too fast: a second at most, so that the
+        keep-alive is answered."""
+        now_ns = int(asyncio.get_running_loop().time() * _NS)
+        if self._pace is None:
+            rate = self._config.messages_per_s_max
+            self._pace = TokenBucket(rate, rate, now_ns)
+        pause_s = self._pace.take(count, now_ns)
+        if pause_s > 0:
+            self._context.counters.count("throttled")
+            await asyncio.sleep(min(pause_s, _PAUSE_MAX_S))
 
     def _is_full(self) -> bool:
         config = self._config
@@ -192,6 +217,7 @@ class MqttJsonAdapter:
         counters = self._context.counters
         size_max = self._config.payload_size_max_bytes
         try:
+            _check_whole(arrived)
             body = codec.decode(arrived.payload, wrapper=self._wrapper, size_max=size_max)
         except RemoteProtocolError as error:
             said = Translation(refused=[(error.code, error.detail)])
@@ -223,6 +249,13 @@ class MqttJsonAdapter:
             received_time_ns=[received_ns for _, received_ns in rows],
             quality=[int(row.quality) for row, _ in rows],
         )
+
+
+def _check_whole(arrived: _Arrived) -> None:
+    """Raises RemoteProtocolError for a message of which only the beginning was held."""
+    if arrived.cut_size_bytes:
+        detail = f"a packet of {arrived.cut_size_bytes} bytes, cut off"
+        raise RemoteProtocolError("too_large", detail)
 
 
 def client_id(name: str) -> str:

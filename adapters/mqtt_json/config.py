@@ -143,6 +143,7 @@ class MqttJsonConfig(MqttTarget):
     )  # wait this long to make one batch of many
     receive_max: int = Field(default=1000, ge=1, le=65535)  # messages taken in, unacknowledged
     pending_size_max_bytes: int = Field(default=32 << 20, ge=1 << 20)  # of these, together
+    messages_per_s_max: float = Field(default=20_000.0, gt=0)  # beyond it reading waits
     payload_size_max_bytes: int = Field(default=1 << 20, ge=64)  # larger ones go to quarantine
     points_max: int = Field(default=10_000, ge=1)  # a device that invents names fills no registry
     quarantine_size_max_bytes: int = Field(default=16 << 20, ge=4096)  # two files of half of it

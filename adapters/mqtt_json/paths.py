@@ -101,12 +101,40 @@ class TopicFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pattern:
+    """Captures with text between: `{class}_{n}`. Each capture takes as much as it can, from the
+    left, which is the same as each text standing as far to the right as it can, from the right; so
+    it takes one search a text. A regular expression took time with the cube of the key's length."""
+
+    texts: tuple[str, ...]  # before, between and behind the captures
+    names: tuple[str, ...]
+
+    def match(self, key: str) -> dict[str, str] | None:
+        """What the captures hold, or None."""
+        first, *between, last = self.texts
+        if not (key.startswith(first) and key.endswith(last)):
+            return None
+        end = len(key) - len(last)
+        found: list[str] = []
+        for text in reversed(between):
+            at = key.rfind(text, len(first), end - 1)  # the capture behind it is not empty
+            if at < 0:
+                return None
+            found.append(key[at + len(text) : end])
+            end = at
+        found.append(key[len(first) : end])
+        if end <= len(first):
+            return None
+        return dict(zip(self.names, reversed(found), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     """One step of a path: a fixed key, a fixed position, or every key that fits a pattern."""
 
     key: str | None = None
     index: int | None = None
-    pattern: re.Pattern[str] | None = None  # with named groups; None together with key None: all
+    pattern: _Pattern | None = None  # None together with key None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +173,7 @@ class Each:
     @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Each:
         _from_root, steps = _parse_steps(text)
-        found = [name for step in steps if step.pattern for name in step.pattern.groupindex]
+        found = [name for step in steps if step.pattern for name in step.pattern.names]
         if len(set(found)) < len(found):
             raise ValueError(f"{text!r}: a name is captured twice")
         return cls(steps, frozenset(found))
@@ -285,11 +313,11 @@ def _step(found: re.Match[str]) -> _Step:
         raise ValueError(f"{key!r}: at most {_CAPTURES_MAX} captures, with text between them")
     if len(set(captures)) < len(captures):
         raise ValueError(f"{key!r}: a name is captured twice")
-    pattern, position = "", 0
+    literals, position = [], 0
     for capture in _CAPTURE.finditer(key):
-        pattern += re.escape(key[position : capture.start()]) + f"(?P<{capture[1]}>.+)"
+        literals.append(key[position : capture.start()])
         position = capture.end()
-    return _Step(pattern=re.compile(pattern + re.escape(key[position:]), re.DOTALL))
+    return _Step(pattern=_Pattern((*literals, key[position:]), tuple(captures)))
 
 
 def _go(node: Any, step: _Step) -> Any:
@@ -316,8 +344,8 @@ def _walk(
     for key, child in _children(node):
         if step.pattern is None:
             yield from _walk(child, rest, captures)
-        elif len(key) <= _KEY_SIZE_MAX and (match := step.pattern.fullmatch(key)):
-            yield from _walk(child, rest, {**captures, **match.groupdict()})
+        elif len(key) <= _KEY_SIZE_MAX and (match := step.pattern.match(key)) is not None:
+            yield from _walk(child, rest, {**captures, **match})
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any]]:

@@ -31,6 +31,8 @@ from gateway.model.errors import LocalProtocolError, RemoteProtocolError
 PROTOCOL_VERSION = 1
 FRAME_SIZE_MAX = 16 * 1024 * 1024
 """40,000 points of about 400 bytes: far beyond one box, far below what hurts."""
+REQUEST_SIZE_MAX = 64 * 1024
+"""What the core takes from a web process: the largest command is a comment of 500 characters."""
 
 TOPICS = ("status", "values", "alarms")
 """What the core pushes, in the order a new web process gets them."""
@@ -104,9 +106,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 class FrameDecoder:
-    """Turns a byte stream into frames. After an error the stream is lost: close it."""
+    """Turns a byte stream into frames of at most `size_max` bytes, and holds less than one. After
+    an error the stream is lost: close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, size_max: int = FRAME_SIZE_MAX) -> None:
+        self._size_max = size_max
         self._buffer = bytearray()
         self._wanted = _SIZE.size  # grows to the whole frame once its size is known
 
@@ -116,7 +120,7 @@ class FrameDecoder:
         frames = []
         while len(self._buffer) >= self._wanted:
             size = _SIZE.unpack_from(self._buffer)[0]
-            if not _HEAD.size <= size <= FRAME_SIZE_MAX:
+            if not _HEAD.size <= size <= self._size_max:
                 raise RemoteProtocolError("size", f"{size} bytes")
             self._wanted = _SIZE.size + size
             if len(self._buffer) < self._wanted:

@@ -224,7 +224,7 @@ class _Peer:
         self._server = server
         self._reader = reader
         self._writer = writer
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(link.REQUEST_SIZE_MAX)
         self._early: list[Frame] = []  # frames that came in one read with the hello
         self._newest: dict[str, bytes] = {}
         self._answers: list[Frame] = []  # at most REQUESTS_MAX

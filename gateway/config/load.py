@@ -307,7 +307,8 @@ class _Reading:
     def _points(self, data: dict[str, Any]) -> list[Point]:
         """Of the file and of the table it names; ids once in both together."""
         points, places = [], Counter[str]()
-        adapters = {raw.get("name") for raw in _tables(data, "adapter")}
+        names = (raw.get("name") for raw in _tables(data, "adapter"))
+        adapters = {name for name in names if isinstance(name, str)}
         for number, raw in enumerate(_tables(data, "point")):
             self._once(places, raw.get("id"), ("point", number, "id"), "this point id")
             adapter = raw.get("adapter")

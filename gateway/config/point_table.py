@@ -22,6 +22,7 @@ import io
 import re
 import unicodedata
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,9 @@ from gateway.config import headings
 from gateway.config.headings import plain
 
 HEADING_ROWS_MAX = 30  # titles, project names and signatures stand above; nobody needs more
+ROWS_MAX = 250_000
+COLUMNS_MAX = 256
+UNPACKED_BYTES_MAX = 512 << 20  # of a workbook: its XML is some ten times what it is packed
 FILE_BYTES_MAX = 64 << 20  # a table of 200 000 points; more is another file by mistake
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -40,7 +44,7 @@ _BYTE_ORDER_MARKS = (
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*(?:~|-|–|—|至|到|\.\.)\s*({_NUMBER})\D*")
 _INTERVAL = re.compile(rf"\s*({_NUMBER})\s*([a-z秒分钟小时毫]*)\s*")
-_STATE = re.compile(r"\s*(-?\d+)\s*[=:：\-、]\s*(.+?)\s*")
+_STATE = re.compile(r"\s*(-?[0-9]{1,9})\s*[=:：\-、](.+)", re.DOTALL)
 
 Row = list[str]
 Complain = Callable[[str, str], None]  # heading, what was expected
@@ -133,6 +137,7 @@ def _workbook(path: Path, wanted: str) -> list[list[tuple[int, Row]]]:
     from openpyxl import load_workbook  # noqa: PLC0415
 
     try:
+        _check_unpacked_size(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and extensions nobody asked for
             book = load_workbook(path, read_only=True, data_only=True)
@@ -140,19 +145,31 @@ def _workbook(path: Path, wanted: str) -> list[list[tuple[int, Row]]]:
                 names = [wanted] if wanted else book.sheetnames
                 if wanted and wanted not in book.sheetnames:
                     raise _NotATable(f"a sheet named {wanted}; there are {book.sheetnames}")
-                return [
-                    [
-                        (number, [_text_of(cell) for cell in cells])
-                        for number, cells in enumerate(book[name].iter_rows(values_only=True), 1)
-                    ]
-                    for name in names
-                ]
+                return [list(_sheet_rows(book[name])) for name in names]
             finally:
                 book.close()
     except (_NotATable, OSError):
         raise
     except Exception as error:  # the library raises whatever its parsers do
         raise _NotATable(f"an XLSX workbook ({type(error).__name__})") from error
+
+
+def _sheet_rows(sheet: Any) -> Iterator[tuple[int, Row]]:
+    """(row number, cells). What a sheet says of its own size is not believed: one cell at the far
+    corner would be seventeen thousand million blank ones."""
+    rows = sheet.iter_rows(values_only=True, max_row=ROWS_MAX + 1, max_col=COLUMNS_MAX)
+    for number, cells in enumerate(rows, 1):
+        if number > ROWS_MAX:
+            raise _NotATable(f"a sheet of at most {ROWS_MAX} rows")
+        if number <= HEADING_ROWS_MAX or any(cell is not None for cell in cells):
+            yield number, [_text_of(cell) for cell in cells]
+
+
+def _check_unpacked_size(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > UNPACKED_BYTES_MAX:
+        raise _NotATable(f"a workbook of at most {UNPACKED_BYTES_MAX >> 20} MiB unpacked")
 
 
 def _text_of(cell: object) -> str:
@@ -275,9 +292,9 @@ def _states(cell: str, _heading: str) -> dict[int, str] | None:
     for part in re.split(r"[;；,，\n]", cell):
         if part.strip():
             found = _STATE.fullmatch(part)
-            if found is None:
+            if found is None or not found.group(2).strip():
                 return None
-            states[int(found.group(1))] = found.group(2)
+            states[int(found.group(1))] = found.group(2).strip()
     return states
 
 

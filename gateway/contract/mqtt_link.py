@@ -9,6 +9,11 @@ keeps the connection, and three things are done on the paho client below it.
     reading       can be paused, which lets the broker's sending stall at the TCP window: MQTT 3.1.1
                   gives a subscriber no other way to say "enough".
 
+A PUBLISH larger than `size_max` is not held whole, whatever the broker allows: the beginning is
+kept, the rest is read and forgotten, and `packet_size` tells whoever takes the message what it was.
+(It cannot be refused: MQTT 3.1.1 has no word for it, and a session sends again what was not
+acknowledged. An MQTT 5 broker is told not to send such at all.)
+
 A link is used once: after `lost` or `close` make another. Packet identifiers mean nothing on the
 next connection, and a PUBACK sent for the wrong one would lose a message.
 
@@ -40,6 +45,8 @@ SESSION_EXPIRY_S = 7 * 24 * 3600  # how long an MQTT 5 broker keeps our queue wh
 _WINDOW = 1000  # PUBLISH in flight; above some hundred the throughput no longer grows
 _BURST = 64  # packets read in one turn, so that a flood does not starve the other tasks
 _QOS_1 = 1
+_HEAD_SIZE = 2 + 65_535 + 2  # topic with its length, packet identifier: kept of an oversize PUBLISH
+_RECEIVE_SIZE = 64 * 1024  # of one read: paho asks for all that is missing, and gets room for it
 _SUBACK_FAILURE = 0x80
 
 OnMessage = Callable[[MQTTMessage], None]
@@ -70,10 +77,12 @@ class MqttLink:
     client_id: str
     session: bool = False  # keep the broker's queue for us between connections
     receive_max: int = 1000  # MQTT 5: how many unacknowledged messages the broker may send
+    size_max: int = 256 << 20  # of a packet; what is larger arrives cut off (MQTT's own limit)
     will: Outgoing | None = None
     on_message: OnMessage | None = None
     ack_timeout_s: float = 10.0  # without a single PUBACK for this long the broker counts as away
 
+    packet_size: int = field(default=0, init=False)  # as sent, of the message being taken
     session_present: bool = field(default=False, init=False)
     lost: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _client: aiomqtt.Client | None = field(default=None, init=False)
@@ -213,6 +222,7 @@ class MqttLink:
         if target.protocol == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.ReceiveMaximum = self.receive_max
+            properties.MaximumPacketSize = self.size_max
             if self.session:
                 properties.SessionExpiryInterval = SESSION_EXPIRY_S
             version: dict[str, Any] = {
@@ -246,6 +256,7 @@ class MqttLink:
         paho.manual_ack_set(on=True)
         paho.on_message = self._on_message
         paho.on_publish = self._on_publish
+        self._cut_oversize(paho)
 
         def on_connect(
             a: Any, b: Any, flags: Any, code: Any, properties: Properties | None = None
@@ -275,6 +286,22 @@ class MqttLink:
         if self.target.protocol == "3.1.1":
             self._shorten_puback(paho)
         paho.on_socket_open = on_socket_open
+
+    def _cut_oversize(self, paho: Any) -> None:
+        """Bound what one packet may hold while it arrives. A paho without these names holds it
+        whole, as large as MQTT allows (256 MiB)."""
+        usual = getattr(paho, "_sock_recv", None)
+        if usual is None or not hasattr(paho, "_in_packet"):
+            return
+
+        def receive(size: int) -> bytes:
+            packet = paho._in_packet  # noqa: SLF001
+            if packet["remaining_length"] > self.size_max and len(packet["packet"]) > _HEAD_SIZE:
+                del packet["packet"][_HEAD_SIZE:]
+            data: bytes = usual(min(size, _RECEIVE_SIZE))
+            return data
+
+        paho._sock_recv = receive  # noqa: SLF001
 
     def _shorten_puback(self, paho: Any) -> None:
         """Take the PUBACKs of MQTT 3.1.1, which are a packet identifier and nothing else, before
@@ -329,6 +356,8 @@ class MqttLink:
 
     def _on_message(self, _client: Any, _userdata: Any, message: MQTTMessage) -> None:
         self._read_count += 1
+        received = getattr(_client, "_in_packet", None)
+        self.packet_size = received["remaining_length"] if received else len(message.payload)
         if self.on_message is not None:
             self.on_message(message)
 

@@ -3,6 +3,9 @@
 Names are the same everywhere: `received`, `accepted`, `rejected`, `dropped`, `duplicate`, …; a
 rejection or a drop has a reason. Plain integers in a dictionary: the loop is one thread, and a
 count that is one behind for a moment is no harm.
+
+A reason is a word of ours. Should one ever be made of what a device said, it costs no memory:
+beyond `REASONS_MAX` of one name the rest is counted together as `other`.
 """
 
 from __future__ import annotations
@@ -16,12 +19,20 @@ class CounterTable:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._reasons: Counter[tuple[str, str]] = Counter()
 
     def component(self, name: str) -> ComponentCounters:
         return ComponentCounters(self, name)
 
     def add(self, component: str, name: str, n: int, reason: str) -> None:
-        self._counts[component, name, reason] += n
+        key = (component, name, reason)
+        if reason and key not in self._counts:
+            held = self._reasons[component, name]
+            if held >= REASONS_MAX:
+                key = (component, name, OTHER)
+            else:
+                self._reasons[component, name] = held + 1
+        self._counts[key] += n
 
     def total(self, component: str, name: str) -> int:
         """Over all reasons."""
@@ -37,6 +48,10 @@ class CounterTable:
             if where == component
         }
         return dict(sorted(found.items()))
+
+
+REASONS_MAX = 100  # engineering: the most any component has is some thirty
+OTHER = "other"
 
 
 @dataclass(frozen=True)

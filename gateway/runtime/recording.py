@@ -23,6 +23,7 @@ import gzip
 import importlib
 import io
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ class Recording:
                 yield from self._parts(file)
         except OSError as error:
             raise self._fault(f"a readable file ({error.strerror or error})") from error
-        except EOFError as error:
+        except (EOFError, zlib.error) as error:
             raise self._fault(f"a whole file ({error})") from error
 
     def _opened(self) -> IO[bytes]:
@@ -376,7 +377,7 @@ def _parquet(file: Any, fault: Callable[[str], ConfigError]) -> Iterator[Any]:
     try:
         source = parquet.ParquetFile(file)
         yield source.schema_arrow.empty_table().combine_chunks()
-        yield from source.iter_batches(batch_size=PART_ROWS)
+        yield from map(_sound, source.iter_batches(batch_size=PART_ROWS))
     except (errors, OSError) as error:
         raise fault(f"a whole Parquet file ({error})") from error
 
@@ -388,11 +389,18 @@ def _arrow(file: Any, opener: str, fault: Callable[[str], ConfigError]) -> Itera
         reader = getattr(ipc, opener)(file)
         yield reader.schema.empty_table()
         if opener == "open_stream":
-            yield from reader
+            yield from map(_sound, reader)
         else:
-            yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+            yield from (_sound(reader.get_batch(i)) for i in range(reader.num_record_batches))
     except (pa.ArrowException, OSError) as error:
         raise fault(f"a whole Arrow file or stream ({error})") from error
+
+
+def _sound(batch: Any) -> Any:
+    """The batch, looked through: the library believes a file's offsets, and a wrong one would end
+    this process. Raises ArrowException."""
+    batch.validate(full=True)
+    return batch
 
 
 def _encoded(column: Any) -> tuple[NDArray[np.int64], list[str]]:

@@ -17,6 +17,7 @@ from gateway.config import SiteConfig
 from gateway.model.alarm import AlarmEvent
 from gateway.runtime.checking import load_site
 from gateway.runtime.core import Core, open_core
+from gateway.runtime.descriptors import raise_descriptor_limit
 from gateway.runtime.plugins import Plugins, load_plugins
 from gateway.runtime.provider import CoreView
 from gateway.runtime.supervisor import Backoff, Supervisor
@@ -91,6 +92,7 @@ def socket_path(data_dir: Path) -> Path:
 def run_service(path: Path) -> int:
     """Raises ConfigError with every fault of the site file. Returns 1 when the disk failed and only
     a new start can help: the service manager starts it again."""
+    raise_descriptor_limit()
     plugins = load_plugins()
     config = load_site(path, plugins)
     return asyncio.run(_run(config, plugins))

@@ -205,7 +205,10 @@ class AdapterDeclare:
         self._name = name
 
     async def points(self, points: Sequence[Point]) -> list[int]:
-        return await self._registry.points([replace(p, adapter=self._name) for p in points])
+        name = self._name
+        return await self._registry.points(
+            [p if p.adapter == name else replace(p, adapter=name) for p in points]
+        )
 
     async def devices(self, devices: Sequence[Device]) -> list[int]:
         return await self._registry.devices([replace(d, adapter=self._name) for d in devices])

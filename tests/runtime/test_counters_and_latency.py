@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.runtime.counters import CounterTable, StatusCell
+from gateway.runtime.counters import REASONS_MAX, CounterTable, StatusCell
 from gateway.runtime.latency import LatencyMeter
 
 
@@ -35,3 +35,13 @@ def test_latency_percentiles_are_of_finished_events_only() -> None:
     meter.stop(999, 10**15)  # an event from before a restart: its start is unknown
     assert meter.percentile_ms(50) == 50.0
     assert meter.percentile_ms(99) == 99.0
+
+
+def test_reasons_made_of_input_are_bounded_and_still_counted() -> None:
+    table = CounterTable()
+    for number in range(10 * REASONS_MAX):
+        table.component("adapter x").count("rejected", reason=f"word {number}")
+    table.component("adapter x").count("rejected", reason="word 0")
+    assert table.total("adapter x", "rejected") == 10 * REASONS_MAX + 1
+    assert len(table.of("adapter x")) == REASONS_MAX + 1
+    assert table.of("adapter x")["rejected.word 0"] == 2

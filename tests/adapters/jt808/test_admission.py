@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.jt808 import door as door_module
-from adapters.jt808.admission import Admission, AdmissionLimits, TokenBucket, address_key
+from adapters.jt808.admission import Admission, AdmissionLimits, address_key
 from adapters.jt808.client import Jt808Server
 from adapters.jt808.codec import Heartbeat, PlatformReply
+from gateway.model.rate import TokenBucket
 
 S = 1_000_000_000
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.jt808 import files
-from adapters.jt808.admission import TokenBucket
 from adapters.jt808.codec import EDITION_2013, Registration
 from adapters.jt808.config import VehicleEntry
 from adapters.jt808.files import REGISTRATIONS, RegistrationLog, read_vehicles
 from adapters.jt808.roster import Recent, Record, Roster, Vehicle
 from gateway.model.errors import ConfigError, StorageFault
+from gateway.model.rate import TokenBucket
 
 LISTED = [
     Vehicle("1001", plate="测A00001", terminal_id="T1", vehicle_class="hazmat", name="一号车"),

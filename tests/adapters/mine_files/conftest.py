@@ -116,9 +116,9 @@ class Site:
         self.adapter = KIND.build(config, context)
         scan = self.adapter._folder.scan
 
-        def counted():
+        def counted(is_held=lambda *_: False):
             self.scans += 1
-            return scan()
+            return scan(is_held)
 
         self.adapter._folder.scan = counted
 

@@ -305,3 +305,35 @@ async def test_throughput_of_the_adapter_is_printed(broker, house, start):
         f"{5000 / took_s:.0f} messages/s, {20_000 / took_s:.0f} samples/s, {len(house.batches)} emits"
     )
     assert took_s < 20
+
+
+async def test_a_message_too_large_to_hold_is_cut_off_set_aside_and_acknowledged(
+    broker, house, start
+):
+    start(port=broker.port, payload_size_max_bytes=1000)
+    await until(lambda: "connected" in house.states)
+    huge = b'{"device":"' + b"x" * 5_000_000 + b'"}'
+    await publish(broker.port, [(TOPIC, huge), report(1)])
+    await until(lambda: len(house.rows) == 1)
+    assert house.counts["rejected:too_large"] == 1
+    (line,) = (house.state_dir / "quarantine.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert entry["size_bytes"] < 70_000  # what was held of it
+    assert int(entry["detail"].split()[3]) > 5_000_000
+    assert await unacknowledged(broker.port, client_id("dams")) == []
+
+
+async def test_an_mqtt_5_broker_is_told_what_is_too_large(broker, house, start):
+    start(port=broker.port, protocol="5", payload_size_max_bytes=1000)
+    await until(lambda: "connected" in house.states)
+    await publish(broker.port, [(TOPIC, b'{"device":"' + b"x" * 200_000 + b'"}'), report(1)])
+    await until(lambda: len(house.rows) == 1)
+    assert house.counts["received"] == 1
+
+
+async def test_messages_that_come_too_fast_wait_and_none_is_lost(broker, house, start):
+    start(port=broker.port, messages_per_s_max=100)
+    await until(lambda: "connected" in house.states)
+    await publish(broker.port, [report(n) for n in range(130)])
+    await until(lambda: len(house.rows) == 130)
+    assert house.counts["throttled"] >= 1

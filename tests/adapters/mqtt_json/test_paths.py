@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,3 +189,36 @@ def test_walking_any_value_gives_elements_that_a_fixed_path_finds_again(body):
             path += f"[{key}]" if isinstance(node, list) else f'["{key}"]'
             node = node[int(key)] if isinstance(node, list) else node[key]
         assert Path.parse(path).find(body, None) is element
+
+
+@given(
+    st.lists(st.sampled_from(["", "_", "__", "-", "a", "_a"]), min_size=2, max_size=4),
+    st.text("_-a1", max_size=14),
+)
+def test_a_key_is_split_as_a_greedy_expression_splits_it(texts: list[str], key: str) -> None:
+    between = [text or "_" for text in texts[1:-1]]
+    texts = [texts[0], *between, texts[-1]]
+    names = ["x", "y", "z"][: len(texts) - 1]
+    written = "".join(f"{text}{{{name}}}" for text, name in zip(texts, names, strict=False))
+    each = Each.parse("@." + written + texts[-1])
+    pattern = "".join(
+        f"{re.escape(text)}(?P<{name}>.+)" for text, name in zip(texts, names, strict=False)
+    )
+    wanted = re.fullmatch(pattern + re.escape(texts[-1]), key, re.DOTALL)
+    found = [captures for captures, _ in each.elements({key: 1})]
+    assert found == ([wanted.groupdict()] if wanted else [])
+
+
+def test_a_hostile_key_is_told_in_as_many_searches_as_it_has_captures() -> None:
+    class Counted(str):
+        __slots__ = ()
+        searches = 0
+
+        def rfind(self, *arguments: Any) -> int:
+            Counted.searches += 1
+            return super().rfind(*arguments)
+
+    each = Each.parse("@.{a}_{b}_{c}!")
+    assert list(each.elements({Counted("_" * 250 + "!"): 1}))
+    assert list(each.elements({Counted("x" * 250 + "!"): 1})) == []
+    assert Counted.searches <= 2 * 2
