@@ -57,6 +57,7 @@ class LinkServer:
         self.slow_peer_count = 0
         self.refused_peer_count = 0
         self._peers: set[_Peer] = set()
+        self._callers: set[_Peer] = set()  # those that have not said hello yet as well
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._alarms_changed = asyncio.Event()
@@ -160,10 +161,11 @@ class LinkServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = _Peer(self, reader, writer)
-        if len(self._peers) >= PEERS_MAX:
+        if len(self._callers) >= PEERS_MAX:
             self.refused_peer_count += 1
             peer.abort()
             return
+        self._callers.add(peer)
         try:
             await peer.greet()
             self._peers.add(peer)
@@ -176,6 +178,7 @@ class LinkServer:
             log.warning("web process left: %s: %s", type(fault).__name__, fault)
         finally:
             self._peers.discard(peer)
+            self._callers.discard(peer)
             peer.abort()
 
     async def answer(self, method: str, body: bytes) -> bytes:

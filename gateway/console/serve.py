@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from gateway.api.client import LinkClient
 from gateway.console.app import build_app
 from gateway.console.settings import ConsoleSettings
+from gateway.console.sockets import BoundedHttp
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def server_config(app: FastAPI, *, deflate: bool) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=BoundedHttp,
         ws="websockets-sansio",
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
