@@ -10,7 +10,7 @@ CUTS ?= 20000
 MINUTES ?= 30
 CORRUPTIONS ?= 10000
 
-.PHONY: install demo test check bench kill laws powercuts corruptions outage format clean
+.PHONY: install demo test check bench kill laws powercuts corruptions outage fuzz storm slow format clean
 
 install: $(VENV)/.runtime
 
@@ -52,6 +52,15 @@ powercuts: $(VENV)/.dev       ## CUTS power cuts at random moments of recorded l
 
 corruptions: $(VENV)/.dev     ## CORRUPTIONS random damages to the files of spool and journal (default 10000 each)
 	@CORRUPTIONS=$(CORRUPTIONS) CORRUPT_SEED=$(SEED) $(BIN)/python -m pytest $(wildcard tests/*/test_corruptions.py) -s $(ARGS)
+
+fuzz: $(VENV)/.dev            ## CASES mutants for each reader of bytes (default 10000), and how its time grows
+	@FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) FUZZ_LONG=1 $(BIN)/python -m pytest tests/fuzz -s $(ARGS)
+
+storm: $(VENV)/.runtime       ## ten thousand terminals reconnect at once while a hundred report
+	@$(BIN)/python -m simulators.jt808.storm $(ARGS)
+
+slow: $(VENV)/.runtime        ## five thousand sockets that drip, say nothing or never read
+	@$(BIN)/python -m simulators.jt808.storm --slow 5000 $(ARGS)
 
 outage: $(VENV)/.dev          ## broker and database away for MINUTES (default 30), judged from outside
 	@$(BIN)/python -m gateway.testing.outage --minutes $(MINUTES) $(ARGS)

@@ -307,6 +307,25 @@ async def test_a_silent_guest_is_cut_off(path, core, monkeypatch):
         await check_cut_off(path, b"")
 
 
+async def test_callers_that_say_nothing_take_no_more_places_than_there_are(path, core, monkeypatch):
+    monkeypatch.setattr(server, "PEERS_MAX", 2)
+    async with LinkServer(path, core) as served:
+        silent = [await raw(path, b"") for _ in range(2)]
+        for reader, _ in silent:
+            await reader.readexactly(1)  # greeted: it has its place
+        await check_cut_off(path, b"")
+        assert served.refused_peer_count == 1
+        for _, writer in silent:
+            writer.transport.abort()
+
+
+async def test_a_request_larger_than_any_command_is_cut_off(path, core):
+    hello = link.encode(link.hello("x"))
+    large = link.encode(Frame(FrameKind.REQUEST, 1, "command", bytes(link.REQUEST_SIZE_MAX)))
+    async with LinkServer(path, core):
+        await check_cut_off(path, hello + large[:8])
+
+
 async def test_a_peer_that_reads_nothing_is_cut_off_and_never_delays_the_others(
     path, core, monkeypatch
 ):

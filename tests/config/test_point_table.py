@@ -1,10 +1,13 @@
 """Point tables as integrators keep them."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
+from gateway.config import point_table
 from gateway.config.headings import FIELDS, HEADINGS, plain
 from gateway.config.point_table import read_table
 
@@ -157,3 +160,35 @@ def test_no_cells_make_the_reader_raise(tmp_path_factory, cells):
     text = "测点编号,量程,周期,状态,下限\n" + "\n".join(",".join(row) for row in cells)
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     read_table(path)
+
+
+@pytest.mark.slow
+def test_a_workbook_is_not_believed_about_its_own_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cell in the far corner stands for seventeen thousand million blank ones."""
+    book = Workbook()
+    book.active.append(["测点编号", "名称"])
+    book.active.append(["A1", "x"])
+    book.active.cell(1000, 16_384, "far")
+    path = tmp_path / "far.xlsx"
+    book.save(path)
+    assert [row.fields["id"] for row in read_table(path).rows] == ["A1"]
+    monkeypatch.setattr(point_table, "ROWS_MAX", 900)
+    assert read_table(path).faults == [(0, "", "a sheet of at most 900 rows")]
+    monkeypatch.setattr(point_table, "UNPACKED_BYTES_MAX", 1 << 10)
+    assert "unpacked" in read_table(path).faults[0][2]
+
+
+DEFECTS = [
+    ("a code of five thousand digits", "9" * 5000 + "=x"),
+    ("digits that are none to Python", "\u00b2=x"),
+    ("nothing behind the sign", "1=   "),
+]
+
+
+@pytest.mark.parametrize(("why", "cell"), DEFECTS)
+def test_a_state_nobody_can_read_is_a_fault(tmp_path: Path, why: str, cell: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"id,states\nA,{cell}\n", "utf-8")
+    assert [line for line, _, _ in read_table(path).faults] == [2], why

@@ -570,8 +570,8 @@ kind = "limit"
 priority = 1
 [rule.inputs.value]
 quantity = "methane"
-[rule.parameters]
-hh = 1.0
+[rule.parameters.levels.H]
+limit = 1.0
 """
 SITE_TOKENS = (
     b"[[adapter]]", b"[rule.inputs]", b"[a.b.c]", b'"""', b"'", b"=", b"{", b"}", b"[", b"]", b"nan",

@@ -42,6 +42,9 @@ class House:
         self.states: list[tuple[str, str]] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.declare_gate = asyncio.Event()
+        self.declare_gate.set()
+        self.declare_waiting = 0
         self.fault: Exception | None = None
         self.emit_count = 0
         self.now_ns = NOW
@@ -65,6 +68,9 @@ class House:
         return [self.table.put(point) for point in points]
 
     async def devices(self, devices: Sequence[Device]) -> list[int]:
+        self.declare_waiting += 1
+        await self.declare_gate.wait()
+        self.declare_waiting -= 1
         return [self.table.put_device(device) for device in devices]
 
     def count(self, name: str, n: int = 1, *, reason: str = "") -> None:

@@ -288,6 +288,33 @@ async def test_too_much_that_is_not_durable_stops_the_reading_until_it_is(site: 
     assert len({row for row in site.house.rows() if row[0].endswith(".lon")}) == 120
 
 
+async def test_vehicles_that_are_new_wait_for_each_other_and_not_those_that_are_known(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.jt808.intake.COMMIT_FRESH_MAX", 1)
+    await site.start()
+    known = await site.call()
+    await known.login(PHONE)
+    known.send(position(), PHONE)
+    await known.hear()
+    fresh, codes = [await site.call() for _ in range(5)], []
+    for number, caller in enumerate(fresh):
+        caller.send(Registration(2013, 0, 0, "M", "M", "T1", 2, "测A00001"), str(2000 + number))
+        reply = await caller.hear()
+        assert isinstance(reply, RegistrationReply)
+        codes.append(reply.code)
+    site.house.declare_gate.clear()  # new vehicles hang in their declarations
+    for number, (caller, code) in enumerate(zip(fresh, codes, strict=True)):
+        caller.send(Authentication(code), str(2000 + number))
+    await site.until(lambda: site.house.declare_waiting)
+    for second in range(1, 4):
+        known.send(position(second), PHONE)
+        assert await known.hear() == PlatformReply(2 + second, 0x0200, 0)
+    site.house.declare_gate.set()
+    for caller in fresh:
+        assert isinstance(await caller.hear(), PlatformReply)
+
+
 async def test_what_does_not_fit_one_commit_follows_in_the_next(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
