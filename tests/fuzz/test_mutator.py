@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
+
+import pytest
 
 from gateway.testing.fuzz import SIZE_MAX, Mutator, cuts, growth
 
@@ -28,6 +31,8 @@ def test_pieces_add_up_to_the_whole() -> None:
     assert all(b"".join(cuts(data, mutator.rng)) == data for data in islice(mutator, 50))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("FUZZ_LONG" not in os.environ, reason="asks a clock: make fuzz")
 def test_work_that_grows_with_the_square_is_told_from_work_that_does_not() -> None:
     assert growth(lambda n: sum(i * j for i in range(n) for j in range(n)), 150) > 9
     assert growth(lambda n: sum(i * i for i in range(n)), 40_000) < 9
