@@ -45,6 +45,15 @@ class Checkpoint(NamedTuple):
     arrays: dict[str, NDArray[Any]]
 
 
+class _Whole(NamedTuple):
+    """One generation whose bytes are what was written."""
+
+    generation: int
+    offset: int
+    gseq: int
+    payload: bytes
+
+
 class CheckpointFiles:
     """The two files of one directory."""
 
@@ -54,15 +63,21 @@ class CheckpointFiles:
 
     def save(self, offset: int, arrays: Mapping[str, NDArray[Any]], *, gseq: int) -> None:
         """Raises: StorageFault; the earlier generations are then untouched."""
-        found = self.load_all()
-        newest = found[0][1] if found else None
-        generation = newest.generation + 1 if newest else 1
+        found = self._verified()
+        generation = found[0][1].generation + 1 if found else 1
         target = next(path for path in self._paths if not found or path != found[0][0])
         write_whole(target, _pack(Checkpoint(generation, offset, gseq, dict(arrays))))
 
     def load_all(self) -> list[tuple[Path, Checkpoint]]:
         """Every readable generation, newest first."""
-        found: list[tuple[Path, Checkpoint]] = []
+        return [
+            (path, Checkpoint(*whole[:3], _arrays(whole.payload)))
+            for path, whole in self._verified()
+        ]
+
+    def _verified(self) -> list[tuple[Path, _Whole]]:
+        """The same, its arrays not looked at: for numpy each has a header to be parsed."""
+        found: list[tuple[Path, _Whole]] = []
         self.damaged = []
         for path in self._paths:
             try:
@@ -72,11 +87,11 @@ class CheckpointFiles:
             except OSError:
                 self.damaged.append(path)
                 continue
-            checkpoint = _unpack(data)
-            if checkpoint is None:
+            whole = _verify(data)
+            if whole is None:
                 self.damaged.append(path)
             else:
-                found.append((path, checkpoint))
+                found.append((path, whole))
         return sorted(found, key=lambda pair: -pair[1].generation)
 
 
@@ -91,7 +106,7 @@ def _pack(checkpoint: Checkpoint) -> bytes:
     return header + hashlib.sha256(header + payload).digest() + payload
 
 
-def _unpack(data: bytes) -> Checkpoint | None:
+def _verify(data: bytes) -> _Whole | None:
     start = _HEADER.size + _SUM_SIZE
     if len(data) < start:
         return None
@@ -102,7 +117,10 @@ def _unpack(data: bytes) -> Checkpoint | None:
         return None
     if hashlib.sha256(header + payload).digest() != found:
         return None
+    return _Whole(generation, offset, gseq, payload)
+
+
+def _arrays(payload: bytes) -> dict[str, NDArray[Any]]:
     body = io.BytesIO(payload)
     names = orjson.loads(body.readline())
-    arrays = {name: np.lib.format.read_array(body, allow_pickle=False) for name in names}
-    return Checkpoint(generation, offset, gseq, arrays)
+    return {name: np.lib.format.read_array(body, allow_pickle=False) for name in names}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gateway.alarms import checkpoint, files
-from gateway.alarms.checkpoint import NAMES, Checkpoint, CheckpointFiles, _pack, _unpack
+from gateway.alarms.checkpoint import NAMES, Checkpoint, CheckpointFiles, _arrays, _pack, _verify
 from gateway.model.errors import StorageFault
 
 ARRAYS = st.dictionaries(
@@ -29,13 +29,14 @@ def newest(directory: Path) -> Checkpoint:
 @pytest.mark.slow
 @given(offset=st.integers(-(2**63), 2**63 - 1), gseq=st.integers(0, 2**62), arrays=ARRAYS)
 def test_what_is_read_back_is_bit_for_bit_what_was_saved(offset, gseq, arrays) -> None:
-    found = _unpack(_pack(Checkpoint(3, offset, gseq, arrays)))
+    found = _verify(_pack(Checkpoint(3, offset, gseq, arrays)))
     assert found[:3] == (3, offset, gseq)
-    assert list(found.arrays) == list(arrays)
+    again = _arrays(found.payload)
+    assert list(again) == list(arrays)
     for name, array in arrays.items():
-        assert found.arrays[name].dtype == array.dtype
-        assert found.arrays[name].shape == array.shape
-        assert found.arrays[name].tobytes() == array.tobytes()
+        assert again[name].dtype == array.dtype
+        assert again[name].shape == array.shape
+        assert again[name].tobytes() == array.tobytes()
 
 
 def test_the_newest_of_many_is_found_and_only_two_are_kept(tmp_path: Path) -> None:
