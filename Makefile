@@ -12,6 +12,10 @@ CORRUPTIONS ?= 10000
 
 .PHONY: install demo test check bench kill laws powercuts corruptions outage fuzz storm slow format clean
 
+SEEDS ?= 1000
+
+.PHONY: install demo test check bench kill laws powercuts outage simulate format clean
+
 install: $(VENV)/.runtime
 
 $(BIN)/python:
@@ -64,6 +68,9 @@ slow: $(VENV)/.runtime        ## five thousand sockets that drip, say nothing or
 
 outage: $(VENV)/.dev          ## broker and database away for MINUTES (default 30), judged from outside
 	@$(BIN)/python -m gateway.testing.outage --minutes $(MINUTES) $(ARGS)
+
+simulate: $(VENV)/.dev        ## the whole gateway in virtual time with faults, SEEDS seeds from SEED (default 1000)
+	@$(BIN)/python -m gateway.testing.sim --seeds $(SEEDS) --seed $(SEED) $(ARGS)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -1,0 +1,63 @@
+"""The whole gateway in virtual time, over a handful of seeds: the laws hold, a seed decides
+everything, and every deliberate fault of the gateway is found.
+
+`make simulate SEEDS=1000` for the long form; a failure prints its seed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gateway.testing.sim.check import violations
+from gateway.testing.sim.plan import plan_of
+from gateway.testing.sim.world import run_plan
+
+SEED = int(os.environ.get("SEED", "0"))
+SHORT_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What the gateway says of its faults is not the question."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SEED, SEED + 4))
+def test_the_laws_hold_whatever_goes_wrong(seed) -> None:
+    outcome = run_plan(plan_of(seed, duration_s=SHORT_S))
+    found = violations(outcome.evidence)
+    assert not found, f"SEED={seed}: {[str(fault) for fault in outcome.plan.faults]}: {found}"
+    assert outcome.virtual_s > SHORT_S
+
+
+LOG_OF = """
+import logging, sys
+logging.disable(logging.CRITICAL)
+from gateway.testing.sim.plan import plan_of
+from gateway.testing.sim.world import run_plan
+plan = plan_of(int(sys.argv[1]), kinds=("power_cut", "database", "broker"), duration_s=60.0)
+sys.stdout.write("\\n".join(run_plan(plan).log))
+"""
+
+
+@pytest.mark.slow
+def test_one_seed_gives_one_log_whatever_the_process_and_its_hashes() -> None:
+    def log(hash_seed: str) -> bytes:
+        return subprocess.run(
+            [sys.executable, "-c", LOG_OF, str(SEED)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+
+    first = log("1")
+    assert first.count(b"life") > 1, "the log is of a run in which something happened"
+    assert log("2") == first
