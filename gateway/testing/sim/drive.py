@@ -13,6 +13,9 @@ TURN_DELAY_S = 0.003
 flash disk's sync)."""
 
 
+RETRY_S = 1.0  # how often a failed disk is tried again (engineering: as the thread at first)
+
+
 class VirtualDrive:
     """gateway.spool.writer.Drive without a thread."""
 
@@ -32,8 +35,12 @@ class VirtualDrive:
 
     def _turn(self) -> None:
         self._due = False
-        if self._writer is not None:
-            self._writer.turn()
+        writer = self._writer
+        if writer is not None:
+            writer.turn()
+            if writer.progress.fault is not None and not self._due:
+                self._due = True  # nothing comes from outside while the disk fails
+                self._loop.call_later(RETRY_S, self._turn)
 
     def wait(self, event: threading.Event) -> None:
         """The caller blocks the loop, as it blocks a thread: the writer has its turn at once."""

@@ -30,8 +30,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
+
+from gateway.model.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -194,7 +197,7 @@ class VirtualLoop(base_events.BaseEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
-        assert executor is None, "an executor of one's own is a VirtualExecutor here"
+        del executor  # threads are no different from one another here
         future: asyncio.Future[T] = self.create_future()
         self.post(lambda: func(*args), lambda outcome: _settle(future, outcome))
         return future
@@ -220,13 +223,15 @@ class VirtualExecutor:
         return future
 
     def shutdown(self, *, wait: bool = True, cancel_futures: bool = False) -> None:
-        """What runs is done already: jobs are whole. `wait` has nothing to wait for."""
-        del wait
+        """What runs is done already: jobs are whole. What waits is done now, as it would be in
+        the time a thread is waited for."""
         self._ended = True
-        if cancel_futures:
-            for future, _ in self._jobs:
+        jobs, self._jobs = self._jobs, []
+        for future, call in jobs:
+            if cancel_futures or not wait:
                 future.cancel()
-            self._jobs.clear()
+            elif future.set_running_or_notify_cancel():
+                future.set_result(call())
 
     def _next(self) -> None:
         if self._busy or not self._jobs:
@@ -245,11 +250,42 @@ class VirtualExecutor:
         self._loop.post(call, done)
 
 
+class VirtualOneThread:
+    """gateway.sinks.one_thread.OneThread without the thread."""
+
+    def __init__(self, _name: str) -> None:
+        self._executor = VirtualExecutor()
+
+    async def run(self, call: Callable[[], T], *, on_cancel: Callable[[], None] | None = None) -> T:
+        try:
+            future = self._executor.submit(call)
+        except RuntimeError as error:
+            raise Unavailable(str(error)) from error
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancel() and on_cancel is not None:
+                on_cancel()
+            raise
+
+    async def end(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
 @contextlib.contextmanager
 def running(rng: random.Random) -> Iterator[VirtualLoop]:
     """A virtual loop, and no thread behind the gateway's back while it is there."""
     loop = VirtualLoop(rng)
-    with mock.patch("gateway.sinks.one_thread.ThreadPoolExecutor", VirtualExecutor):
+    clock = SimpleNamespace(monotonic=loop.time)
+    with contextlib.ExitStack() as patched:
+        for name, stands_in in (
+            ("gateway.sinks.influxdb.sink.OneThread", VirtualOneThread),
+            ("gateway.sinks.influxdb.reader.OneThread", VirtualOneThread),
+            ("gateway.spool.registry.ThreadPoolExecutor", VirtualExecutor),
+            ("gateway.spool.writer.time", clock),
+            ("gateway.spool.spool.time", clock),
+        ):
+            patched.enter_context(mock.patch(name, stands_in))
         try:
             yield loop
         finally:

@@ -23,6 +23,7 @@ from unittest import mock
 
 from gateway.alarms.journal import Journal
 from gateway.config import SiteConfig
+from gateway.ledger.ledger import Ledger, LedgerOptions, open_ledger
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.errors import GatewayError
 from gateway.runtime.checking import load_site
@@ -201,7 +202,7 @@ class World:
 
     async def _live(self, home: Path, stop: asyncio.Event) -> None:
         config = self._config.model_copy(update={"data_dir": home / "data"})
-        ports = Ports(self.clock.now_ns, self._open_spool, self._open_journal)
+        ports = Ports(self.clock.now_ns, self._open_spool, self._open_journal, self._open_ledger)
         async with open_core(config, plugins(), ports=ports) as core:
             self._stores.append(core.registry)
             core.start()
@@ -221,6 +222,11 @@ class World:
         journal = Journal.open(directory, reserve_bytes=RESERVE_BYTES)
         self._stores.append(journal)
         return journal
+
+    def _open_ledger(self, directory: Path, options: LedgerOptions) -> Ledger:
+        ledger = open_ledger(directory, options)
+        self._stores.append(ledger)
+        return ledger
 
     # ------------------------------------------------------------------ what goes wrong
 
