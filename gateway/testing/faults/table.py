@@ -1,0 +1,63 @@
+"""The fault table F1 to F25: which are commands here, and where the others are shown."""
+
+from __future__ import annotations
+
+from gateway.testing.faults import kills, peers
+from gateway.testing.faults.proxy import MODES
+from gateway.testing.faults.scenario import Scenario
+
+INFLUXD = "influxd"
+MOSQUITTO = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
+
+TABLE: tuple[Scenario, ...] = (
+    Scenario(
+        "F1",
+        "kill -9 at random moments (5 to 500 ms, and while starting) under load on three wires",
+        "nothing acknowledged is lost; a restart evaluates within 5 s",
+        "samples and transitions lost 0, none twice; gseq without a gap; nothing called again that "
+        "was acknowledged; chain whole; start to first alarm <= 5 s",
+        kills.kill_minus_nine,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F8-wire",
+        "the wire to the broker of the alarms: " + ", ".join(MODES[1:]),
+        "nothing lost; alarms elsewhere unaffected; everything told after",
+        "within 10 s of recovery the subscriber's state = journal; every event told; alarm p99 "
+        "meanwhile <= 1 s",
+        peers.broker_wire,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F8-process",
+        "the broker of the alarms: kill -9, SIGSTOP and SIGCONT, restarted empty",
+        "as F8-wire; a broker that forgot its retained rows is told them again",
+        "within 10 s of recovery the subscriber's state = journal; alarm p99 meanwhile <= 1 s",
+        peers.broker_process,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F9-wire",
+        "the wire to the database: " + ", ".join(MODES[1:]),
+        "every sample stored once in the end; alarms unaffected",
+        "store = what was promised, none twice; alarm p99 meanwhile <= 1 s",
+        peers.store_wire,
+        (*MOSQUITTO, INFLUXD),
+    ),
+    Scenario(
+        "F9-process",
+        "the database: kill -9, SIGSTOP and SIGCONT, restarted empty",
+        "as F9-wire; what an emptied database had taken is its own loss, nothing after it",
+        "store = what was promised (after the emptying: from then on); alarm p99 <= 1 s",
+        peers.store_process,
+        (*MOSQUITTO, INFLUXD),
+    ),
+    Scenario(
+        "F21",
+        "two instances on one data folder; the first frozen (SIGSTOP), then continued",
+        "the second refuses; the first loses nothing",
+        "the second ends by itself and says why; everything the first took is stored once",
+        kills.second_instance,
+        MOSQUITTO,
+    ),
+)
