@@ -8,7 +8,7 @@ must hold exactly what was promised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from gateway.runtime.clock import now_ns
@@ -22,7 +22,7 @@ _STORE_S = 60.0  # after a fault a store may take the rest of a back-off (30 s a
 Hurt = Callable[[Rig], Awaitable[None]]
 
 
-async def _through_each(run: Run, rig: Rig, cases: dict[str, tuple[Hurt, Hurt]]) -> None:
+async def through_each(run: Run, rig: Rig, cases: Mapping[str, tuple[Hurt, Hurt]]) -> None:
     """Each fault in turn, under load: begin, let it last, end, wait for the far subscriber."""
     lasting_s = 1.5 if run.quick else 8.0
     for name, (begin, end) in cases.items():
@@ -72,9 +72,9 @@ async def broker_wire(run: Run) -> None:
         await rig.first_start()
         rig.feeder.start()
         await asyncio.sleep(1.0)
-        await _through_each(run, rig, _modes("told"))
+        await through_each(run, rig, _modes("told"))
         await checks.check_all(run, rig, store=False)
-        _all_events_told(run, rig)
+        check_all_told(run, rig)
 
 
 async def store_wire(run: Run) -> None:
@@ -83,11 +83,11 @@ async def store_wire(run: Run) -> None:
         await rig.first_start()
         rig.feeder.start()
         await asyncio.sleep(1.0)
-        await _through_each(run, rig, _modes("store"))
+        await through_each(run, rig, _modes("store"))
         await checks.check_all(run, rig)
 
 
-def _all_events_told(run: Run, rig: Rig) -> None:
+def check_all_told(run: Run, rig: Rig) -> None:
     """The far broker never died: every event came through it, at least once."""
     rig.far.read()
     gone = rig.far.missing(range(1, max(rig.near.events, default=0) + 1))
@@ -130,31 +130,58 @@ async def broker_process(run: Run) -> None:
         await rig.first_start()
         rig.feeder.start()
         await asyncio.sleep(1.0)
-        await _through_each(run, rig, _server_cases(lambda r: r.told_broker))
+        await through_each(run, rig, _server_cases(lambda r: r.told_broker))
         await checks.check_all(run, rig, store=False)
 
 
 async def store_process(run: Run) -> None:
     """F9-process. A database that was emptied has lost what it had taken; that is its own doing,
-    and what came after must be there."""
+    and what came after must be there, also when somebody makes its database only later."""
     async with run.rig(Plan(store="influxdb")) as rig:
         await rig.first_start()
         rig.feeder.start()
         await asyncio.sleep(1.0)
         cases = _server_cases(lambda r: r.influxd)
-        empty = cases.pop("restarted empty")
-        await _through_each(run, rig, cases)
+        del cases["restarted empty"]
+        await through_each(run, rig, cases)
+        await rig.feeder.stop()
         run.found.require(await rig.drained(run.limit(_STORE_S)), "the store was not caught up with")
         before = await rig.stored()
         kept = len(rig.feeder.acknowledged)
-        await _through_each(run, rig, {"restarted empty": empty})
+        lost = [sample for sample in rig.feeder.acknowledged if sample not in before]
+        run.found.require(not lost, f"{len(lost)} of {kept} lost before it was emptied: {lost[:3]}")
+        rig.feeder.start()
+        await through_each(run, rig, {"emptied, no database at first": (_empty, _create)})
         await rig.feeder.stop()
         run.found.require(await rig.drained(run.limit(_STORE_S)), "not everything was stored")
         held = await rig.stored()
-        first = set(rig.feeder.acknowledged[:kept])
-        lost = [s for s in rig.feeder.expected if s not in held and (s in first) != (s in before)]
-        later = [s for s in rig.feeder.acknowledged[kept:] if s not in held]
-        run.found.require(not [s for s in first if s not in before], "lost before it was emptied")
-        run.found.require(not later and not lost, f"{len(later)} lost after it was emptied")
-        run.found.figure(f"{len(first)} before and {len(rig.feeder.acknowledged) - kept} after")
+        later = [sample for sample in rig.feeder.acknowledged[kept:] if sample not in held]
+        after = len(rig.feeder.acknowledged) - kept
+        run.found.require(not later, f"{len(later)} of {after} lost after it was emptied")
+        run.found.figure(f"{kept} samples before it was emptied and {after} after, all stored")
         await checks.check_journal(run, rig)
+
+
+async def _empty(rig: Rig) -> None:
+    await rig.influxd.kill()
+    rig.influxd.empty()
+    await rig.influxd.start(create=False)
+
+
+async def _create(rig: Rig) -> None:
+    await rig.influxd.create()
+
+
+async def field_wire(run: Run) -> None:
+    """F8-field: the wire the samples come in by. What its broker holds comes in when it is well."""
+    async with run.rig(Plan(field_wire=True)) as rig:
+        await rig.first_start()
+        rig.feeder.start()
+        await asyncio.sleep(1.0)
+        wire = rig.proxies["field"]
+        for mode in MODES[1:]:
+            await wire.set(mode)
+            await asyncio.sleep(1.0 if run.quick else 8.0)
+            await wire.set("pass")
+            await asyncio.sleep(1.0)
+        await checks.check_all(run, rig)

@@ -37,6 +37,7 @@ class Plan:
     store: Literal["duckdb", "influxdb", "none"] = "duckdb"
     told: bool = False  # a second broker, behind a proxy
     console: bool = False
+    field_wire: bool = False  # the adapter reaches its broker through a proxy
     extra: str = ""  # further TOML: adapters, rules
     top: str = ""  # further keys of the file's top
     spool: str = ""  # lines of [spool]
@@ -85,6 +86,8 @@ class Rig:
         await self._up(self.field_broker)
         self.near = Subscriber(self.field_broker.port, self.folder / "near.txt")
         await self._up(self.near)
+        if plan.field_wire:
+            await self._proxy("field", self.field_broker.port)
         if plan.told:
             self.told_broker = Mosquitto(
                 self.folder / "told", host=plan.told_host, prefix=plan.told_prefix
@@ -132,6 +135,8 @@ class Rig:
 
     def _site(self) -> str:
         plan = self.plan
+        wire = self.proxies.get("field")
+        field_port = wire.port if wire else self.field_broker.port
         parts = [
             plan.top,
             f'[site]\ntenant = "t"\nid = "s"\nname = {{ en = "faults" }}\n'
@@ -140,7 +145,7 @@ class Rig:
             "[alarms]\nrejoin_window_s = 0.0\n",
             f"[spool]\n{plan.spool}\n" if plan.spool else "",
             f'[[adapter]]\nname = "field"\nkind = "mqtt_json"\nhost = "127.0.0.1"\n'
-            f"port = {self.field_broker.port}\nkeepalive_s = 5\n{MAPPING}",
+            f"port = {field_port}\nkeepalive_s = 5\nconnect_timeout_s = 3.0\n{MAPPING}",
             RULE,
             f'[[sink]]\nname = "near"\nkind = "mqtt"\nhost = "127.0.0.1"\n'
             f"port = {self.field_broker.port}\n",

@@ -136,7 +136,8 @@ class Influxd:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
-    async def start(self) -> None:
+    async def start(self, *, create: bool = True) -> None:
+        """With its database, unless somebody is to make that later."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "influxdb.conf"
         config.write_text(
@@ -152,6 +153,10 @@ class Influxd:
             if loop.time() > until_s or not process.is_running:
                 raise RuntimeError(f"influxd does not start: {process.said()}")
             await asyncio.sleep(0.1)
+        if create:
+            await self.create()
+
+    async def create(self) -> None:
         await self.query(f'CREATE DATABASE "{self.database}"')
 
     async def kill(self) -> None:

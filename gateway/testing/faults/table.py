@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.testing.faults import kills, peers
+from gateway.testing.faults import disks, kills, networks, peers
 from gateway.testing.faults.proxy import MODES
 from gateway.testing.faults.scenario import Scenario
 
@@ -18,6 +18,39 @@ TABLE: tuple[Scenario, ...] = (
         "was acknowledged; chain whole; start to first alarm <= 5 s",
         kills.kill_minus_nine,
         MOSQUITTO,
+    ),
+    Scenario(
+        "F5-full",
+        "the data folder's disk is full (ballast on a small tmpfs), then has room again",
+        "alarms are recorded out of reserved space; telemetry is dropped by count; no restart",
+        "transitions 100 % on record; samples stored = promised - counted as dropped; the same "
+        "process goes on; alarm p99 meanwhile <= 1 s",
+        disks.full_disk,
+        ("root", *MOSQUITTO),
+    ),
+    Scenario(
+        "F5-inodes",
+        "no inode is left while the spool must begin new segments; then there are some",
+        "as F5-full",
+        "as F5-full",
+        disks.no_inodes,
+        ("root", *MOSQUITTO),
+    ),
+    Scenario(
+        "F5-readonly",
+        "ext4 finds an error and becomes read-only (errors=remount-ro) under load",
+        "nothing is acknowledged that is not on the disk; it is said loudly",
+        "after unmount, mount and start: samples and transitions lost 0, chain whole",
+        disks.read_only,
+        ("root", "mkfs.ext4", *MOSQUITTO),
+    ),
+    Scenario(
+        "F6",
+        "bits flipped in spool, cursors, journal, checkpoint and point table between kill and start",
+        "the start always succeeds; only records that were hit are lost, quarantined and counted",
+        "every start <= 10 s; loss <= the records hit; a copy in quarantine",
+        disks.flipped_bits,
+        (*MOSQUITTO, INFLUXD),
     ),
     Scenario(
         "F8-wire",
@@ -37,6 +70,14 @@ TABLE: tuple[Scenario, ...] = (
         MOSQUITTO,
     ),
     Scenario(
+        "F8-field",
+        "the wire to the broker samples come from: " + ", ".join(MODES[1:]),
+        "what that broker has acknowledged comes in when the wire is well again",
+        "store = what was promised, none twice; transitions at their own times",
+        peers.field_wire,
+        MOSQUITTO,
+    ),
+    Scenario(
         "F9-wire",
         "the wire to the database: " + ", ".join(MODES[1:]),
         "every sample stored once in the end; alarms unaffected",
@@ -51,6 +92,14 @@ TABLE: tuple[Scenario, ...] = (
         "store = what was promised (after the emptying: from then on); alarm p99 <= 1 s",
         peers.store_process,
         (*MOSQUITTO, INFLUXD),
+    ),
+    Scenario(
+        "F14",
+        "partition, half-open link and flapping between two network namespaces",
+        "alarms elsewhere unaffected; reconciled afterwards",
+        "within 10 s of healing the subscriber's state = journal; every event told; alarm p99 <= 1 s",
+        networks.partition,
+        ("root", "ip", *MOSQUITTO),
     ),
     Scenario(
         "F21",
