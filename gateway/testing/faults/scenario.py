@@ -27,6 +27,7 @@ class Findings:
     figures: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     judged_count: int = 0
+    damage_count: int = 0  # what is gone, where some may be
 
     def figure(self, text: str) -> None:
         self.figures.append(text)
