@@ -4,8 +4,8 @@
     python -m gateway.testing.faults run [F1 F8 …] [--seed N] [--quick] [--json]
     python -m gateway.testing.faults soak --seconds N
 
-The checker believes only what can be seen from outside: what a device was told, what the broker, the
-database and a subscriber hold, `journal export`, `/api` and the local link. Never an internal.
+The checker believes only what can be seen from outside: what a device was told, what the broker,
+the database and a subscriber hold, `journal export`, `/api` and the local link. Never an internal.
 
 Not here: power cuts (gateway/testing/powercut.py) and everything in virtual time
 (gateway/testing/sim).

@@ -13,11 +13,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gateway.testing.faults.process import Nursery
 from gateway.testing.faults.running import Outcome, run_scenario
-from gateway.testing.faults.table import TABLE
+from gateway.testing.faults.scenario import Scenario
+from gateway.testing.faults.soak import soak
+from gateway.testing.faults.table import MOSQUITTO, TABLE
 
 DEFAULT_SEED = 20261127
 
@@ -36,13 +39,19 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
     run = commands.add_parser("run", help="faults by id (F5 means F5-…, too); default: all")
     run.add_argument("ids", nargs="*", metavar="F1")
-    run.add_argument("--seed", type=int, default=DEFAULT_SEED)
     run.add_argument("--quick", action="store_true", help="the short form the tests run")
     run.add_argument("--cycles", type=int, default=0, metavar="N", help="kills, flaps, … of each")
-    run.add_argument("--patience", type=float, default=1.0, help="multiplies every time limit")
-    run.add_argument("--json", action="store_true", help="one JSON line for each fault")
-    run.add_argument("--dir", type=Path, help="keep everything here (default: a temporary folder)")
     run.set_defaults(run=_run)
+    soaking = commands.add_parser("soak", help="everything at once, then every law")
+    soaking.add_argument("--seconds", type=float, default=600.0)
+    soaking.set_defaults(run=_soak, ids=["soak"], quick=False, cycles=0)
+    for command in (run, soaking):
+        command.add_argument("--seed", type=int, default=DEFAULT_SEED)
+        command.add_argument(
+            "--patience", type=float, default=1.0, help="multiplies every time limit"
+        )
+        command.add_argument("--json", action="store_true", help="one JSON line for each fault")
+        command.add_argument("--dir", type=Path, help="keep everything here (default: temporary)")
     return parser
 
 
@@ -59,13 +68,29 @@ def _list(_arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     wanted = {name.upper() for name in arguments.ids}
-    chosen = [
-        s for s in TABLE if not wanted or s.id.upper() in wanted or s.group.upper() in wanted
-    ]
+    chosen = [s for s in TABLE if not wanted or s.id.upper() in wanted or s.group.upper() in wanted]
     unknown = wanted - {s.id.upper() for s in chosen} - {s.group.upper() for s in chosen}
     if unknown:
         print(f"no such fault: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
+    return _report(arguments, chosen)
+
+
+def _soak(arguments: argparse.Namespace) -> int:
+    scenario = Scenario(
+        "soak",
+        f"everything at once for {arguments.seconds:g} s",
+        "nothing acknowledged is lost, whatever comes together",
+        "store = what was promised over three wires; transitions at their own times; gseq without "
+        "a gap; the subscriber's state = journal; memory <= +50 MiB and descriptors <= +16 in the "
+        "last life",
+        partial(soak, seconds=arguments.seconds),
+        ("influxd", *MOSQUITTO),
+    )
+    return _report(arguments, [scenario])
+
+
+def _report(arguments: argparse.Namespace, chosen: Sequence[Scenario]) -> int:
     with tempfile.TemporaryDirectory(prefix="hazard-faults-") as temporary:
         folder = arguments.dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _run_all(
-    arguments: argparse.Namespace, chosen: Sequence[object], folder: Path
+    arguments: argparse.Namespace, chosen: Sequence[Scenario], folder: Path
 ) -> list[Outcome]:
     """One after the other; SIGTERM and SIGINT unwind what stands, mounts and namespaces too."""
     task = asyncio.current_task()
@@ -90,7 +115,7 @@ async def _run_all(
     outcomes = []
     try:
         for scenario in chosen:
-            outcome = await run_scenario(scenario, folder, nursery, arguments)  # type: ignore[arg-type]
+            outcome = await run_scenario(scenario, folder, nursery, arguments)
             outcomes.append(outcome)
             print(json.dumps(outcome.as_json(), ensure_ascii=False) if arguments.json else outcome)
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""F5 and F6: the disk is full, has no inodes, becomes read-only, or gave back other bytes than it got.
+"""F5 and F6: the disk is full, has no inodes, becomes read-only, or gives back other bytes.
 
 File systems of their own, made and unmade here: a small tmpfs, an ext4 in a file. Whatever happens,
 they are unmounted.
@@ -23,7 +23,7 @@ from pathlib import Path
 from gateway.runtime.clock import now_ns
 from gateway.testing.faults import checks, evidence
 from gateway.testing.faults.process import Missing
-from gateway.testing.faults.rig import Plan, Rig
+from gateway.testing.faults.rig import Plan, Rig, dropped_count
 from gateway.testing.faults.scenario import Run
 from gateway.testing.faults.servers import program
 
@@ -35,7 +35,7 @@ _RECOVERS_S = 30.0
 
 
 def _mount(*arguments: str) -> None:
-    done = subprocess.run(  # noqa: S603  a fixed program
+    done = subprocess.run(
         [program("mount"), *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
@@ -45,8 +45,8 @@ def _mount(*arguments: str) -> None:
 def _unmount(folder: Path) -> None:
     """Lazily if something still holds it: it is gone then with its last user."""
     umount = program("umount")
-    if subprocess.run([umount, str(folder)], capture_output=True, check=False).returncode:  # noqa: S603
-        subprocess.run([umount, "-l", str(folder)], capture_output=True, check=False)  # noqa: S603
+    if subprocess.run([umount, str(folder)], capture_output=True, check=False).returncode:
+        subprocess.run([umount, "-l", str(folder)], capture_output=True, check=False)
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ async def _live(seconds: float) -> tuple[int, int]:
     return began_ns, now_ns()
 
 
-async def _ends_well(run: Run, rig: Rig) -> None:
+async def ends_well(run: Run, rig: Rig) -> None:
     """The gateway never ended; what was promised is stored or counted as dropped, exactly; every
     transition is on record."""
     found = run.found
@@ -102,13 +102,6 @@ async def _ends_well(run: Run, rig: Rig) -> None:
     found.none_of([f"{n} x {s}" for s, n in held.items() if n > 1][:3], "stored twice")
 
 
-def dropped_count(status: dict[str, object]) -> int:
-    """What the status page says was given up."""
-    spool = status["spool"]
-    assert isinstance(spool, dict), "a row"
-    return int(spool["dropped_count"])
-
-
 async def full_disk(run: Run) -> None:
     """F5-full."""
     with tmpfs(run.folder / "disk", f"size={DISK_MB}m,mode=700") as disk:
@@ -123,7 +116,7 @@ async def full_disk(run: Run) -> None:
             checks.check_latency(run, rig, began_ns, ended_ns - 10**9, "while full:")
             ballast.unlink()
             await _live(1.0 if run.quick else 5.0)
-            await _ends_well(run, rig)
+            await ends_well(run, rig)
 
 
 async def no_inodes(run: Run) -> None:
@@ -147,7 +140,7 @@ async def no_inodes(run: Run) -> None:
             checks.check_latency(run, rig, began_ns, ended_ns - 10**9, "without inodes:")
             shutil.rmtree(taken)
             await _live(1.0 if run.quick else 5.0)
-            await _ends_well(run, rig)
+            await ends_well(run, rig)
 
 
 @contextlib.asynccontextmanager
@@ -220,7 +213,8 @@ _FLIPS = (  # what is damaged, in turn
     "journal/journal.db",
     "journal/journal.db-wal",
     "journal/checkpoint-*",
-    "points*",
+    "points",
+    "points.journal",
 )
 # One bit spoils at most one page of 4 KiB, or one batch where that is larger: 50 reports of five
 # samples gathered while the gateway was starting; about ten events of 350 bytes.
@@ -244,7 +238,7 @@ def flip(path: Path, rng: random.Random) -> int:
 async def flipped_bits(run: Run) -> None:
     """F6: kill, flip, start, again and again, with the database away so that the spool holds
     everything; then the database comes back."""
-    rounds = run.pick(7, 70)
+    rounds = run.pick(8, 64)
     async with run.rig(Plan(store="influxdb")) as rig:
         await rig.first_start()
         await rig.proxies["store"].set("refuse")

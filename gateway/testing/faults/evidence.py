@@ -58,9 +58,8 @@ async def journal_records(folder: Path) -> list[JournalRecord]:
     records = []
     for line in text.splitlines():
         row = json.loads(line)
-        record = row.get("record")
-        if record is not None:
-            records.append(_record(row["gseq"], record))
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # a damaged record
+            records.append(_record(row["gseq"], row["record"]))
     return sorted(records, key=lambda record: record.gseq)
 
 
@@ -75,7 +74,7 @@ def _record(gseq: int, record: dict[str, Any]) -> JournalRecord:
         time_ns=record["time_ns"],
         recorded_ns=record.get("recorded_time_ns", 0),
         annunciate=bool(record.get("annunciate", False)),
-        state=str(alarm.get("state", "")),
+        state=str(alarm.get("state", "NORM")),
         actor=record.get("actor", ""),
     )
 
@@ -87,7 +86,7 @@ async def journal_is_whole(folder: Path) -> tuple[bool, str]:
 
 
 def journal_faults(records: Sequence[JournalRecord], *, gaps: int = 0) -> list[str]:
-    """gseq without a gap, seq of every alarm without a gap, nothing raised twice, nothing called
+    """Gseq without a gap, seq of every alarm without a gap, nothing raised twice, nothing called
     again that was acknowledged."""
     faults = []
     gseqs = [record.gseq for record in records]
@@ -152,7 +151,7 @@ def told_faults(subscriber: Subscriber, records: Sequence[JournalRecord]) -> lis
         if row is None:
             faults.append(f"{key}: nothing on its topic")
         elif (row["occ_no"], row["seq"], row["state"]) != (
-            record.occ_no, record.seq, record.state or row["state"],
+            record.occ_no, record.seq, record.state,
         ):  # fmt: skip
             faults.append(f"{key}: topic says seq {row['seq']}, journal {record.seq}")
     return faults

@@ -2,7 +2,7 @@
 
 Every report of a device carries its number and a level; levels jump over the limit and back at
 seeded moments. What the broker has acknowledged must be in the store, exactly once; every jump must
-be in the journal as ACT or RTN **with the time of the sample that jumped**, and nothing else must be.
+be in the journal as ACT or RTN **with the time of the sample that jumped**, and nothing else.
 
 The broker between this feeder and the gateway is never hurt: it is the device's, and what it says
 it has is what the gateway is held to.
@@ -121,7 +121,7 @@ class Feeder:
             device = self.devices[number % self.device_count]
             self._report(device, self._other(device) if jump else self._levels.get(device, LOW))
         self._more.set()
-        while self._waiting:  # noqa: ASYNC110  told by PUBACKs one by one
+        while self._waiting:
             await asyncio.sleep(0.01)
 
     async def _run(self) -> None:

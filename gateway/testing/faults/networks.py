@@ -34,7 +34,7 @@ class Network:
 
     def ip(self, *arguments: str) -> None:
         """Raises Missing with what `ip` says."""
-        done = subprocess.run(  # noqa: S603  a fixed program
+        done = subprocess.run(
             [program("ip"), *arguments], capture_output=True, text=True, check=False
         )
         if done.returncode:

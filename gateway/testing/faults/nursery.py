@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 from contextlib import suppress
@@ -60,14 +59,12 @@ def _child(order: dict[str, Any]) -> int:
         os.dup2(descriptor, number)
     os.close(null)
     os.close(log)
-    for name, value in order["limits"].items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     from gateway.cli import main as gateway  # noqa: PLC0415  already imported, in the parent
 
     try:
         return gateway(["run", "-c", order["site"]])
     except BaseException:  # noqa: BLE001  what the program would print, and its exit code
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         return 1
     finally:
         sys.stderr.flush()

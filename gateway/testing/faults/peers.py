@@ -1,4 +1,4 @@
-"""F8 and F9: the broker or the database is killed, frozen, emptied, or spoken to through a bad wire.
+"""F8 and F9: broker or database killed, frozen, emptied, or spoken to through a bad wire.
 
 In every case the near subscriber, whose broker is well, must go on hearing alarms as before; when
 the fault ends, the far subscriber's state must equal the journal within ten seconds, and the store
@@ -92,6 +92,8 @@ def check_all_told(run: Run, rig: Rig) -> None:
     rig.far.read()
     gone = rig.far.missing(range(1, max(rig.near.events, default=0) + 1))
     run.found.require(not gone, f"{len(gone)} events never told: {gone[:5]}")
+    back = rig.far.went_back_count
+    run.found.require(back == 0, f"a state topic went back to an older row {back} times")
     run.found.figure(f"{len(rig.far.events)} events told, {rig.far.repeat_count} of them again")
 
 
@@ -145,7 +147,7 @@ async def store_process(run: Run) -> None:
         del cases["restarted empty"]
         await through_each(run, rig, cases)
         await rig.feeder.stop()
-        run.found.require(await rig.drained(run.limit(_STORE_S)), "the store was not caught up with")
+        run.found.require(await rig.drained(run.limit(_STORE_S)), "the store lags behind")
         before = await rig.stored()
         kept = len(rig.feeder.acknowledged)
         lost = [sample for sample in rig.feeder.acknowledged if sample not in before]

@@ -1,8 +1,8 @@
 """Processes we start, hurt and end, each by its own pidfd: never by name, never a stranger's.
 
     Nursery     a process that has imported the gateway once and forks a child for every start: the
-                child runs `hazard-gateway run` as it is, minus some 1.5 s of importing. kill -9 does
-                not know the difference; 500 cycles do
+                child runs `hazard-gateway run` as it is, minus some 1.5 s of importing. kill -9
+                does not know the difference; 500 cycles do
     cold_start  the program from its beginning, as a service manager would
 
 Both set PR_SET_PDEATHSIG: when the checker dies, however it dies, so does what it started.
@@ -18,7 +18,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Process:
         return True
 
     async def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone."""
         self.send(signal.SIGKILL)
         await self.ended()
         self._close()
@@ -108,7 +108,7 @@ class Process:
     @property
     def fd_count(self) -> int:
         try:
-            return len(os.listdir(f"/proc/{self.pid}/fd"))
+            return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
         except OSError:
             return 0
 
@@ -157,7 +157,7 @@ class Nursery:
         if self._process is not None:
             return
         with (self.folder / "nursery.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  ourselves
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.testing.faults.nursery"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -167,12 +167,10 @@ class Nursery:
                 preexec_fn=die_with_parent,  # noqa: PLW1509
             )
 
-    async def start(
-        self, site: Path, log: Path, limits: Mapping[str, int] | None = None
-    ) -> Process:
-        """A new `hazard-gateway run`; `limits` are setrlimit names without RLIMIT_."""
+    async def start(self, site: Path, log: Path) -> Process:
+        """A new `hazard-gateway run`."""
         self.open()
-        order = {"site": str(site), "log": str(log), "limits": dict(limits or {})}
+        order = {"site": str(site), "log": str(log)}
         pid = await asyncio.wait_for(
             asyncio.to_thread(self._ask, json.dumps(order)), _NURSERY_TIMEOUT_S
         )
@@ -180,7 +178,9 @@ class Nursery:
 
     def _ask(self, order: str) -> int:
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None, "opened"
+        assert process.stdin is not None, "a pipe"
+        assert process.stdout is not None, "a pipe"
         process.stdin.write(order + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
@@ -193,9 +193,9 @@ class Nursery:
         process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None, "a pipe"
+            pipe.close()
         try:
             process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:

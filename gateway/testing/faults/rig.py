@@ -1,8 +1,10 @@
 """One gateway with everything around it, for one scenario.
 
-    Feeder ──> field broker ──> gateway ──> field broker ──> Subscriber `near`   (never hurt: latency)
+    Feeder ──> field broker ──> gateway ──> field broker ──> Subscriber `near`
                   (never hurt)     ├──> proxy ──> told broker ──> Subscriber `far`
                                    └──> proxy ──> influxd, or DuckDB in the data folder
+
+The latency of alarms is what `near` hears: whatever is done to the others must not show there.
 
 All is on loopback and in one folder; everything ends with `async with`.
 """
@@ -12,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from gateway.runtime.clock import now_ns
 from gateway.testing.faults import evidence
@@ -39,6 +40,8 @@ class Plan:
     console: bool = False
     field_wire: bool = False  # the adapter reaches its broker through a proxy
     extra: str = ""  # further TOML: adapters, rules
+    adapter: str = ""  # further keys of the field adapter
+    mappings: str = ""  # of it
     top: str = ""  # further keys of the file's top
     spool: str = ""  # lines of [spool]
     data_dir: Path | None = None
@@ -63,7 +66,7 @@ class Rig:
     proxies: dict[str, Proxy] = field(default_factory=dict)
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
-    async def __aenter__(self) -> Rig:
+    async def __aenter__(self) -> Self:
         try:
             await self._enter()
         except BaseException:
@@ -139,16 +142,16 @@ class Rig:
         field_port = wire.port if wire else self.field_broker.port
         parts = [
             plan.top,
-            f'[site]\ntenant = "t"\nid = "s"\nname = {{ en = "faults" }}\n'
+            '[site]\ntenant = "t"\nid = "s"\nname = { en = "faults" }',
             f'data_dir = "{self.data_dir}"\n',
             f"[console]\nenabled = {str(plan.console).lower()}\nport = {self.console_port}\n",
             "[alarms]\nrejoin_window_s = 0.0\n",
             f"[spool]\n{plan.spool}\n" if plan.spool else "",
-            f'[[adapter]]\nname = "field"\nkind = "mqtt_json"\nhost = "127.0.0.1"\n'
-            f"port = {field_port}\nkeepalive_s = 5\nconnect_timeout_s = 3.0\n{MAPPING}",
-            RULE,
-            f'[[sink]]\nname = "near"\nkind = "mqtt"\nhost = "127.0.0.1"\n'
-            f"port = {self.field_broker.port}\n",
+            '[[adapter]]\nname = "field"\nkind = "mqtt_json"\nhost = "127.0.0.1"',
+            f"port = {field_port}\nkeepalive_s = 5\nconnect_timeout_s = 3.0",
+            *(plan.adapter, MAPPING, plan.mappings, RULE),
+            '[[sink]]\nname = "near"\nkind = "mqtt"\nhost = "127.0.0.1"',
+            f"port = {self.field_broker.port}",
         ]
         if plan.told:
             port = self.proxies["told"].port if "told" in self.proxies else self.told_broker.port
@@ -164,14 +167,12 @@ class Rig:
         elif plan.store == "duckdb":
             parts.append('[[sink]]\nname = "store"\nkind = "duckdb"\n')
         if plan.store != "none":
-            parts.insert(2, '[history]\nsink = "store"\n')
+            parts.insert(1, '[history]\nsink = "store"\n')
         return "\n".join([*parts, plan.extra])
 
     # ------------------------------------------------------------------ the gateway
 
-    async def start(
-        self, *, cold: bool = False, ready: bool = True, limits: Mapping[str, int] | None = None
-    ) -> Process:
+    async def start(self, *, cold: bool = False, ready: bool = True) -> Process:
         """Start it; with `ready` wait until its link answers. Raises RuntimeError when it ends."""
         self.start_count += 1
         log = self.folder / "gateway.log"
@@ -180,7 +181,7 @@ class Rig:
         if cold:
             self.gateway = cold_start(self.site, log)
         else:
-            self.gateway = await self.nursery.start(self.site, log, limits)
+            self.gateway = await self.nursery.start(self.site, log)
         if ready:
             await self.wait_ready()
         return self.gateway
@@ -214,7 +215,7 @@ class Rig:
             raise RuntimeError(f"the gateway does not subscribe:\n{self.gateway.said()}")
 
     async def kill(self) -> None:
-        """kill -9, if it runs."""
+        """SIGKILL, if it runs."""
         process, self.gateway = self.gateway, None
         if process is not None:
             await process.kill()
@@ -227,7 +228,11 @@ class Rig:
     # ------------------------------------------------------------------ looking
 
     async def drained(self, timeout_s: float) -> bool:
-        """Whether the core says that all is judged, stored and told, and the broker owes nothing."""
+        """Whether the core says that all the feeder was promised is judged, stored and told."""
+        return await self.link_drained(timeout_s, len(self.feeder.acknowledged))
+
+    async def link_drained(self, timeout_s: float, rows: int) -> bool:
+        """The same, of the first `rows` samples that were ever made durable."""
         self.link.open()
 
         def is_through() -> bool:
@@ -240,7 +245,7 @@ class Rig:
             return (
                 not any(behind)
                 and all(row["behind_records"] == 0 and row["offset"] >= head for row in cursors)
-                and head >= len(self.feeder.acknowledged)
+                and head + dropped_count(status) >= rows
             )
 
         return await until(is_through, timeout_s)
@@ -270,6 +275,11 @@ class Rig:
         if not await until(has_all, timeout_s):
             return None
         return loop.time() - began_s
+
+
+def dropped_count(status: dict[str, Any]) -> int:
+    """What the status page says was given up."""
+    return int(status["spool"]["dropped_count"])
 
 
 _NO_ROW: dict[str, Any] = {"gseq": -1}

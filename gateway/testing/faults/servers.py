@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import socket
@@ -110,7 +111,7 @@ class Mosquitto:
             raise RuntimeError(f"mosquitto does not start: {process.said()}")
 
     async def kill(self) -> None:
-        """kill -9: what it had not saved is gone."""
+        """SIGKILL: what it had not saved is gone."""
         if self.process is not None:
             await self.process.kill()
 
@@ -182,9 +183,12 @@ class Influxd:
     async def samples(self) -> Counter[tuple[str, int, float]]:
         """What it holds: point, time, value."""
         held: Counter[tuple[str, int, float]] = Counter()
-        for series in await self.query('SELECT "value" FROM "sample" GROUP BY "point", "dup"'):
+        everything = 'SELECT "value", "quality" FROM "sample" GROUP BY "point", "dup"'
+        for series in await self.query(everything):
             point = series["tags"]["point"]
-            held.update((point, int(t), float(v)) for t, v in series["values"] if v is not None)
+            held.update(
+                (point, int(t), math.nan if v is None else float(v)) for t, v, _ in series["values"]
+            )
         return held
 
 
@@ -262,7 +266,7 @@ class Subscriber:
             self.status = json.loads(payload)
 
     def missing(self, wanted: Iterable[int]) -> list[int]:
-        """gseqs never heard."""
+        """Which of these events were never heard."""
         return [gseq for gseq in wanted if gseq not in self.events]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.testing.faults import disks, kills, networks, peers
+from gateway.testing.faults import consoles, disks, hardship, kills, networks, peers
 from gateway.testing.faults.proxy import MODES
 from gateway.testing.faults.scenario import Scenario
 
@@ -46,7 +46,7 @@ TABLE: tuple[Scenario, ...] = (
     ),
     Scenario(
         "F6",
-        "bits flipped in spool, cursors, journal, checkpoint and point table between kill and start",
+        "bits flipped in spool, cursors, journal, checkpoint, point table between kill and start",
         "the start always succeeds; only records that were hit are lost, quarantined and counted",
         "every start <= 10 s; loss <= the records hit; a copy in quarantine",
         disks.flipped_bits,
@@ -94,12 +94,62 @@ TABLE: tuple[Scenario, ...] = (
         (*MOSQUITTO, INFLUXD),
     ),
     Scenario(
+        "F12-stop",
+        "the gateway stands still (SIGSTOP) for 10, 30 and 60 s while devices go on",
+        "no mass alarms, no mass returns",
+        "transitions equal a run without the stop; no device called silent; nothing lost",
+        hardship.suspended,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F12-step",
+        "the system clock steps by an hour, a year, a leap second",
+        "delays in event and monotonic time; no mass alarms",
+        "transitions equal a run without the step",
+        hardship.clock_step,
+    ),
+    Scenario(
         "F14",
         "partition, half-open link and flapping between two network namespaces",
         "alarms elsewhere unaffected; reconciled afterwards",
-        "within 10 s of healing the subscriber's state = journal; every event told; alarm p99 <= 1 s",
+        "within 10 s of healing the subscriber's state = journal; every event told; alarm p99 "
+        "meanwhile <= 1 s",
         networks.partition,
         ("root", "ip", *MOSQUITTO),
+    ),
+    Scenario(
+        "F17",
+        "10,000 alarms within a second, a critical one in their midst",
+        "all recorded within 2 s; the critical one told within 250 ms",
+        "10,000 transitions exactly; recorded <= 2 s after the first was sent; critical heard "
+        "<= 250 ms after it was sent",
+        hardship.flood,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F19-cpu",
+        "one CPU shared with four busy neighbours",
+        "alarms first",
+        "alarm p99 <= 1 s; nothing lost",
+        hardship.starved,
+        (*MOSQUITTO, "setsid"),
+    ),
+    Scenario(
+        "F19-fds",
+        "strangers' connections take every file descriptor (RLIMIT_NOFILE)",
+        "alarms go on; recovers without a restart",
+        "the process goes on; transitions 100 % on record; samples stored = promised - counted as "
+        "dropped; alarm p99 <= 1 s",
+        hardship.no_descriptors,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F19-memory",
+        "the address space ends 48 MiB above what is used (RLIMIT_AS), and history is asked for",
+        "history queries are shed, alarms never",
+        "the process goes on; transitions 100 % on record; alarm p99 <= 1 s",
+        hardship.little_memory,
+        MOSQUITTO,
     ),
     Scenario(
         "F21",
@@ -107,6 +157,14 @@ TABLE: tuple[Scenario, ...] = (
         "the second refuses; the first loses nothing",
         "the second ends by itself and says why; everything the first took is stored once",
         kills.second_instance,
+        MOSQUITTO,
+    ),
+    Scenario(
+        "F24",
+        "screens lost at random messages; the web process killed (kill -9)",
+        "a screen shows what the journal has; no screen costs an alarm anything",
+        "every frame = the journal at its gseq; the console comes back; alarm p99 <= 1 s",
+        consoles.lost_screens,
         MOSQUITTO,
     ),
 )
