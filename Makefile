@@ -9,12 +9,12 @@ SEED ?= 0
 CUTS ?= 20000
 MINUTES ?= 30
 CORRUPTIONS ?= 10000
-
-.PHONY: install demo test check bench kill laws powercuts corruptions outage fuzz storm slow format clean
-
 SEEDS ?= 1000
+ONLY ?=
+FAULTS_SEED ?= 20261127
+SECONDS ?= 600
 
-.PHONY: install demo test check bench kill laws powercuts outage simulate format clean
+.PHONY: install demo test check bench kill laws powercuts corruptions outage fuzz storm slow simulate faults soak format clean
 
 install: $(VENV)/.runtime
 
@@ -71,6 +71,14 @@ outage: $(VENV)/.dev          ## broker and database away for MINUTES (default 3
 
 simulate: $(VENV)/.dev        ## the whole gateway in virtual time with faults, SEEDS seeds from SEED (default 1000)
 	@$(BIN)/python -m gateway.testing.sim --seeds $(SEEDS) --seed $(SEED) $(ARGS)
+
+faults: $(VENV)/.dev          ## the fault table on real processes, or ONLY="F8 F21" of it
+	@sh deploy/bootstrap.sh servers
+	@$(BIN)/python -m gateway.testing.faults run $(ONLY) --seed $(FAULTS_SEED) $(ARGS)
+
+soak: $(VENV)/.dev            ## load, alarms and random faults for SECONDS (default 600), then every law
+	@sh deploy/bootstrap.sh servers
+	@$(BIN)/python -m gateway.testing.faults soak --seconds $(SECONDS) --seed $(FAULTS_SEED) $(ARGS)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

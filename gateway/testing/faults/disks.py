@@ -29,6 +29,7 @@ from gateway.testing.faults.servers import program
 
 DISK_MB = 192  # the journal's reserve of 64 MiB, the history's log, and room to fill
 INODES = 400
+_FREE = "disk_free_min_mb = 16"  # of a disk this small; a real one keeps 256
 _EXT4_MB = 224
 _CHUNK = b"\0" * (1 << 20)
 _RECOVERS_S = 30.0
@@ -105,7 +106,7 @@ async def ends_well(run: Run, rig: Rig) -> None:
 async def full_disk(run: Run) -> None:
     """F5-full."""
     with tmpfs(run.folder / "disk", f"size={DISK_MB}m,mode=700") as disk:
-        async with run.rig(Plan(data_dir=disk / "data")) as rig:
+        async with run.rig(Plan(data_dir=disk / "data", spool=_FREE)) as rig:
             await rig.first_start()
             rig.feeder.start()
             await asyncio.sleep(1.0)
@@ -123,7 +124,7 @@ async def no_inodes(run: Run) -> None:
     """F5-inodes: files there are grow; no new one can be made. The spool must roll meanwhile."""
     options = f"size={DISK_MB}m,nr_inodes={INODES},mode=700"
     with tmpfs(run.folder / "disk", options) as disk:
-        plan = Plan(data_dir=disk / "data", spool="segment_rows_max = 100")
+        plan = Plan(data_dir=disk / "data", spool=f"segment_rows_max = 100\n{_FREE}")
         async with run.rig(plan) as rig:
             await rig.first_start()
             rig.feeder.start()
@@ -182,8 +183,8 @@ def make_read_only(folder: Path) -> None:
 async def read_only(run: Run) -> None:
     """F5-readonly: nothing is acknowledged that is not on the disk; after unmount, mount and start
     everything is there, and what the broker still held comes in."""
-    async with _ext4((run.folder / "disk").resolve()) as disk:
-        async with run.rig(Plan(data_dir=disk / "data")) as rig:
+    async with _ext4((run.folder / "disk").resolve()) as disk:  # noqa: SIM117
+        async with run.rig(Plan(data_dir=disk / "data", spool=_FREE)) as rig:
             await rig.first_start()
             rig.feeder.start()
             await asyncio.sleep(1.5)

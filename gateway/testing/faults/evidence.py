@@ -135,7 +135,7 @@ def store_faults(wanted: Counter[Sample], held: Counter[tuple[str, int, float]])
 def _named(what: str, found: Counter[Any]) -> list[str]:
     if not found:
         return []
-    return [f"{sum(found.values())} {what}, e.g. {list(found)[:_SHOWN]}"]
+    return [f"{len(found)} {what}, e.g. {list(found)[:_SHOWN]}"]
 
 
 def newest_rows(records: Sequence[JournalRecord]) -> dict[str, JournalRecord]:

@@ -1,4 +1,9 @@
-"""The fault table F1 to F25: which are commands here, and where the others are shown."""
+"""The fault table F1 to F25: which are commands here, and where the others are shown.
+
+Numbers in a criterion are the table's; `--patience` multiplies them on a machine that does other
+work, and the verdict names the limit it used. A fault with neither a command nor a place says that
+it is not built.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from gateway.testing.faults.scenario import Scenario
 INFLUXD = "influxd"
 MOSQUITTO = ("mosquitto", "mosquitto_sub", "mosquitto_pub")
 
-TABLE: tuple[Scenario, ...] = (
+_COMMANDS: tuple[Scenario, ...] = (
     Scenario(
         "F1",
         "kill -9 at random moments (5 to 500 ms, and while starting) under load on three wires",
@@ -167,4 +172,92 @@ TABLE: tuple[Scenario, ...] = (
         consoles.lost_screens,
         MOSQUITTO,
     ),
+)
+
+
+def _elsewhere(number: int, fault: str, criterion: str, shown: str) -> Scenario:
+    return Scenario(f"F{number}", fault, criterion, criterion, shown=shown)
+
+
+_ELSEWHERE = (
+    _elsewhere(
+        2,
+        "power cut: what was not synced is gone, or partly written back",
+        "as F1, over 20,000 cuts; every removed sync is noticed",
+        "make powercuts; the whole gateway: the seeded simulation",
+    ),
+    _elsewhere(
+        3,
+        "torn or partial last record",
+        "what was committed before the tear is kept",
+        "tests/spool/test_crash.py, tests/spool/test_damage.py, tests/alarms/test_journal_damage.py",
+    ),
+    _elsewhere(
+        4,
+        "fsync or write answers EIO or ENOSPC at the n-th call",
+        "acknowledged is durable for every n",
+        "tests/spool/test_crash.py (every durable operation in turn); the seeded simulation",
+    ),
+    _elsewhere(
+        7,
+        "a poison row",
+        "it alone is set aside with its reason",
+        "tests/runtime/test_deliver.py, tests/sinks/influxdb (a real influxd refuses rows)",
+    ),
+    _elsewhere(
+        10,
+        "two samples of one point with one time",
+        "both are stored",
+        "tests/sinks/test_repeats.py and the contract checks of every sink",
+    ),
+    _elsewhere(
+        11,
+        "a long outage of broker and database, then the backlog",
+        "drained at ten times real time; live alarms as before; no alarm from the backlog",
+        "python -m gateway.testing.outage --minutes 30",
+    ),
+    _elsewhere(
+        13,
+        "device clocks: 1970, 2099, backwards, repeated",
+        "stored with both times, judged at receipt",
+        "tests/runtime/test_intake.py, tests/adapters, the laws of the rule core (make laws)",
+    ),
+    _elsewhere(
+        15,
+        "loss, delay, reorder, duplicate, throttle",
+        "as F14; throughput degrades smoothly",
+        "delay and throttle: F8-wire, F8-field and F9-wire here; TCP mends the rest below the "
+        "program; messages lost, repeated and out of order: the seeded simulation",
+    ),
+    _elsewhere(
+        16,
+        "ten thousand devices reconnect within a second",
+        "those that are connected notice nothing",
+        "tests/adapters/jt808/test_admission.py",
+    ),
+    _elsewhere(
+        18,
+        "malformed frames, slow sockets",
+        "no unhandled exception, bounded memory",
+        "tests/adapters/jt808/test_admission.py and the codec tests of every adapter",
+    ),
+    _elsewhere(
+        20,
+        "the supervision centre is away, or split",
+        "the edge is autonomous; one acknowledgement wins",
+        "the edge's half is F8; the centre itself is not built",
+    ),
+    _elsewhere(
+        22,
+        "upgrade, downgrade, reload while alarms stand",
+        "state kept; a newer format refused",
+        "refusal: tests/spool/test_damage.py, tests/alarms/test_journal.py; a matrix of versions "
+        "and reloading are not built",
+    ),
+    _elsewhere(23, "certificates expire", "warned of 30, 7 and 1 days before", "not built"),
+    _elsewhere(25, "a standby takes over", "within 5 s, nothing told twice", "not built"),
+)
+
+TABLE: tuple[Scenario, ...] = tuple(
+    sorted((*_COMMANDS, *_ELSEWHERE), key=lambda scenario: int(scenario.group[1:]))
 )
