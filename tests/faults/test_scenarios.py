@@ -26,6 +26,7 @@ class Options:
     quick: bool = True
     patience: float = 30.0
     cycles: int = 0
+    seconds: float = 0.0
 
 
 @pytest.mark.system

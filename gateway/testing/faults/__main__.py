@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quick", action="store_true", help="the short form the tests run")
     run.add_argument("--cycles", type=int, default=0, metavar="N", help="kills, flaps, … of each")
     run.set_defaults(run=_run)
+    run.add_argument(
+        "--seconds", type=float, default=0.0, help="begin no further cycle after so long"
+    )
     soaking = commands.add_parser("soak", help="everything at once, then every law")
     soaking.add_argument("--seconds", type=float, default=600.0)
     soaking.set_defaults(run=_soak, ids=["soak"], quick=False, cycles=0)
@@ -94,7 +97,11 @@ def _report(arguments: argparse.Namespace, chosen: Sequence[Scenario]) -> int:
     with tempfile.TemporaryDirectory(prefix="hazard-faults-") as temporary:
         folder = arguments.dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = asyncio.run(_run_all(arguments, chosen, folder))
+        try:
+            outcomes = asyncio.run(_run_all(arguments, chosen, folder))
+        except asyncio.CancelledError:
+            print("interrupted: what was started is ended, nothing further is judged")
+            return 1
     failed = [outcome for outcome in outcomes if outcome.verdict == "FAIL"]
     if not arguments.json:
         counts = {v: sum(o.verdict == v for o in outcomes) for v in ("PASS", "FAIL", "SKIPPED")}

@@ -24,6 +24,7 @@ class Options(Protocol):
     quick: bool
     patience: float
     cycles: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Outcome:
         }
 
 
+def _progress(name: str, line: str) -> None:
+    print(f"  {name}: {line}", file=sys.stderr, flush=True)
+
+
 async def run_scenario(
     scenario: Scenario, folder: Path, nursery: Nursery, options: Options
 ) -> Outcome:
@@ -71,7 +76,8 @@ async def run_scenario(
     own.mkdir(parents=True)
     run = Run(
         scenario.id, own, nursery, options.seed, quick=options.quick, patience=options.patience,
-        cycles=options.cycles, say=lambda line: print(f"  {scenario.id}: {line}", file=sys.stderr),
+        cycles=options.cycles,
+        seconds=options.seconds, say=lambda line: _progress(scenario.id, line),
     )  # fmt: skip
     reasons: list[str] = []
     verdict: Word = "FAIL"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,11 +58,17 @@ class Run:
     quick: bool = False
     patience: float = 1.0
     cycles: int = 0  # 0: the scenario's own number
+    seconds: float = 0.0  # 0: as long as it takes; else no further cycle is begun after so long
     found: Findings = field(default_factory=Findings)
     say: Callable[[str], None] = lambda _line: None
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.id} {self.seed}")
+        self._began_s = time.monotonic()
+
+    @property
+    def is_time_up(self) -> bool:
+        return 0 < self.seconds < time.monotonic() - self._began_s
 
     def limit(self, seconds: float) -> float:
         return seconds * self.patience

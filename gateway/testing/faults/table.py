@@ -190,7 +190,7 @@ _ELSEWHERE = (
         3,
         "torn or partial last record",
         "what was committed before the tear is kept",
-        "tests/spool/test_crash.py, tests/spool/test_damage.py, tests/alarms/test_journal_damage.py",
+        "tests/spool: test_crash.py, test_damage.py; tests/alarms/test_journal_damage.py",
     ),
     _elsewhere(
         4,

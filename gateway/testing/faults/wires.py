@@ -18,7 +18,7 @@ from gateway.runtime.plugins import Plugins
 from gateway.runtime.simulating import build_simulator, read_scenario, stop_simulator
 from gateway.testing.faults.servers import free_port
 
-PACKS = 'packs = ["coal-gas-2016", "road-transport", "system-health"]\n'
+PACKS = 'packs = ["coal-gas-2016"]\n'
 
 
 @dataclass(eq=False)
