@@ -35,7 +35,7 @@ install_dev() { # DIR
 
 missing_servers() {
     for pair in mosquitto:mosquitto mosquitto_sub:mosquitto-clients influxd:influxdb \
-        victoria-metrics:victoria-metrics chromium:chromium; do
+        victoria-metrics:victoria-metrics chromium:chromium ip:iproute2; do
         PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || printf '%s ' "${pair##*:}"
     done
     # CJK glyphs: without them a screenshot in Chinese is boxes.
