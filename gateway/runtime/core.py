@@ -109,6 +109,7 @@ class Core:
     announcer: Announcer = field(init=False)
     _room: RoomMaker = field(init=False)
     _is_spool_faulty: bool = field(default=False, init=False)
+    _recorded: dict[str, Alarm] = field(default_factory=dict)  # each row as the journal has it
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -129,6 +130,7 @@ class Core:
         none of them may cost the judge a step."""
         for teller in self.tellers.values():
             teller.wake()
+        self._recorded.update((event.alarm.alarm_key, event.alarm) for event in events)
         self._announce(lambda now: self.announcer.take(events, now))
         for wake in self.listeners:
             wake()
@@ -138,6 +140,20 @@ class Core:
             except Exception:
                 log.exception("a listener of alarm events failed and is dropped")
                 self.event_listeners.remove(listener)
+
+    def recall_rows(self) -> None:
+        """At the start every row is as the journal has it."""
+        self._recorded = {row.alarm_key: row for row in self.judge.book.snapshot()}
+
+    def standing_at(self, head: int) -> list[Alarm]:
+        """Every row as it stood at that head of the journal. One that has changed since, and waits
+        for the journal, is shown as it was: it stands, and leaving it out would clear it on every
+        screen for as long as the disk refuses."""
+        rows = (
+            row if row.gseq <= head else self._recorded.get(row.alarm_key)
+            for row in self.judge.book.snapshot()
+        )
+        return [row for row in rows if row is not None and not row.removed]
 
     def _announce(self, lines_at: Callable[[int], list[Line]]) -> None:
         """Calls to people, for screens and for whoever listens. A fault of ours in what is only
@@ -364,6 +380,7 @@ async def open_core(
         core = _assemble(config, plugins, rules, stores, ports, clock or ports.now_ns)
         stack.push_async_callback(core.stop)
         await core.judge.restore()
+        core.recall_rows()
         core.recall_flood()
         yield core
 

@@ -101,7 +101,8 @@ class CoreView:
 
     def alarms(self) -> AlarmSnapshot:
         core = self._core
-        return AlarmSnapshot(core.journal.epoch, core.journal.head, core.judge.standing())
+        head = core.journal.head
+        return AlarmSnapshot(core.journal.epoch, head, core.standing_at(head))
 
     def on_alarms_changed(self, wake: Callable[[], None]) -> None:
         self._core.listeners.append(wake)

@@ -225,3 +225,22 @@ async def test_a_fault_in_presentation_costs_the_judge_nothing(tmp_path, caplog)
         assert house.core.call_listeners == [heard.extend]
         assert "every event is on record" in caplog.text
         await asyncio.sleep(0)
+
+
+async def test_an_alarm_whose_next_event_waits_for_the_journal_is_shown_as_it_was(
+    tmp_path, monkeypatch
+):
+    async with driven(tmp_path, HEAD + POINTS + LIMIT) as house:
+        await house.at(0, g0=2.0, g1=2.0)
+        core, at_call = house.core, []
+        append = core.journal.append
+
+        def look_before(events):  # the book has them, the journal has not
+            at_call.append({row.alarm_key: row.active for row in CoreView(core).alarms().alarms})
+            append(events)
+
+        monkeypatch.setattr(core.journal, "append", look_before)
+        await house.at(10, g0=0.1, g2=2.0)
+        assert at_call == [{"g0:methane": True, "g1:methane": True}]
+        shown = {row.alarm_key: row.active for row in CoreView(core).alarms().alarms}
+        assert shown == {"g0:methane": False, "g1:methane": True, "g2:methane": True}
