@@ -30,19 +30,20 @@ from gateway.testing.faults.servers import free_port
 # ---------------------------------------------------------------------- F12
 
 SILENCE_S = 4.0
-OFFLINE_RULE = f"""
+_OFFLINE_RULE = """
 [[rule]]
 id = "silent"
 kind = "offline"
-value = {{ quantity = "level" }}
-parameters = {{ max_age_s = {SILENCE_S} }}
+value = { quantity = "level" }
+parameters = { max_age_s = %.1f }
 """
 
 
 async def suspended(run: Run) -> None:
     """F12-stop. The devices go on all the while, so a restful sleep must not make them look
     silent: the transitions are those of a gateway that never slept."""
-    async with run.rig(Plan(extra=OFFLINE_RULE)) as rig:
+    silence_s = run.limit(SILENCE_S)  # it must be back among its devices within its own grace
+    async with run.rig(Plan(extra=_OFFLINE_RULE % silence_s)) as rig:
         await rig.first_start()
         rig.feeder.start()
         await asyncio.sleep(1.0)
@@ -56,7 +57,9 @@ async def suspended(run: Run) -> None:
         await checks.check_all(run, rig)
         records = await rig.records()
     silent = [r for r in records if r.alarm_key.endswith(":silent") and r.transition == "ACT"]
-    run.found.figure(f"{len(silent)} alarms of silence from devices that were not")
+    run.found.figure(
+        f"{len(silent)} alarms of {silence_s:g} s of silence from devices that were not"
+    )
     run.found.require(not silent, f"{len(silent)} devices were called silent by a sleeper")
 
 
@@ -170,8 +173,8 @@ def _judge_telling(run: Run, rig: Rig, began_ns: int, critical_ns: int, said: st
 
 _BUSY = "while True: pass"
 _BUSY_COUNT = 4
-_FDS_LEFT = 6
-_SOCKETS = 200
+_FDS_MAX = 96  # three times what it holds at rest
+_SOCKETS = 300
 _MEMORY_LEFT_MB = 48
 _QUERIES = 24
 
@@ -215,36 +218,42 @@ async def starved(run: Run) -> None:
 
 
 async def no_descriptors(run: Run) -> None:
-    """F19-fds: strangers take every descriptor left, while the spool begins new segments."""
+    """F19-fds: strangers want every descriptor there is, while the spool begins new segments."""
     port = free_port()
     adapter = f'[[adapter]]\nname = "fleet"\nkind = "jt808"\nhost = "127.0.0.1"\nport = {port}\n'
     async with run.rig(Plan(extra=adapter, spool="segment_rows_max = 100")) as rig:
         await rig.first_start()
+        await rig.kill()
+        gateway = await rig.start(ready=False)
+        # A service manager sets it before the start; this is before anything asks for it.
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (_FDS_MAX, _FDS_MAX))
+        await rig.wait_ready()
         rig.feeder.start()
         await asyncio.sleep(1.0)
-        gateway = rig.gateway
-        assert gateway is not None, "started"
-        allowed = gateway.fd_count + _FDS_LEFT
-        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (allowed, 4096))
-        writers = []
+        writers: list[asyncio.StreamWriter] = []
         try:
-            for _ in range(_SOCKETS):
-                with contextlib.suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        writers.append((await asyncio.open_connection("127.0.0.1", port))[1])
             began_ns = now_ns()
+            await _take_sockets(port, writers)
             await asyncio.sleep(3.0 if run.quick else 15.0)
             ended_ns = now_ns()
             held = gateway.fd_count
         finally:
             for writer in writers:
                 writer.transport.abort()
-        if run.found.require(gateway.is_running, f"the gateway ended: {gateway.said(400)}"):
-            resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (4096, 4096))
-        run.found.figure(f"{len(writers)} sockets wanted, {held} of {allowed} descriptors held")
+        run.found.figure(f"{len(writers)} strangers let in, {held} of {_FDS_MAX} descriptors held")
         await asyncio.sleep(1.0)
-        checks.check_latency(run, rig, began_ns, ended_ns - NS, "without descriptors:")
+        checks.check_latency(run, rig, began_ns, ended_ns - NS, "short of descriptors:")
         await disks.ends_well(run, rig)
+
+
+async def _take_sockets(port: int, writers: list[asyncio.StreamWriter]) -> None:
+    """As many as the gateway or its backlog lets in; from several addresses, as strangers have."""
+    for number in range(_SOCKETS):
+        here = (f"127.0.{number // 50}.{number % 50 + 1}", 0)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(0.5):
+                pair = await asyncio.open_connection("127.0.0.1", port, local_addr=here)
+                writers.append(pair[1])
 
 
 async def little_memory(run: Run) -> None:
