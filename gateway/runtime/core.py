@@ -27,7 +27,7 @@ from gateway.contract.adapter import AdapterContext
 from gateway.contract.sink import SinkContext
 from gateway.ledger.ledger import Ledger, LedgerOptions, Progress, open_ledger
 from gateway.ledger.settle import Reason
-from gateway.model.alarm import AlarmEvent, AlarmState
+from gateway.model.alarm import Alarm, AlarmEvent, AlarmState
 from gateway.model.errors import StorageFault
 from gateway.model.point import PointTable
 from gateway.runtime.clock import NowNs, now_ns
