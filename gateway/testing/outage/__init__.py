@@ -11,7 +11,8 @@ requests that reached the database (recorder.py), its rows afterwards, the retai
 subscriber sees, and a probe that raises a real alarm every second and hears it from the siren's
 broker, before, during and after.
 
-`run.py` has the phases, `evidence.py` the arithmetic, `probe.py` the latency. No embedded store is
-in it: what an engine keeps in memory would hide what the outage costs. Not here: how faults look
-from inside (the seeded simulation), and short cuts through the network (fault proxies).
+`run.py` has the phases, `process.py` the gateway, `evidence.py` the arithmetic, `probe.py` the
+latency. No embedded store is in it: what an engine keeps in memory would hide what the outage
+costs. Not here: how faults look from inside (the seeded simulation), and short cuts through the
+network (fault proxies).
 """
