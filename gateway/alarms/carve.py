@@ -36,14 +36,31 @@ def carve(path: Path) -> dict[int, StoredRow]:
     return found
 
 
-def carve_log(data: bytes) -> dict[int, StoredRow]:
-    """The same of the pages in a write-ahead log, section 4.1 there, whatever its sums say."""
+def carve_log(data: bytes) -> tuple[dict[int, StoredRow], int]:
+    """The same of the pages in a write-ahead log, section 4.1 there, whatever its sums say; and the
+    greatest gseq that was stored for certain: something was written after its transaction, which
+    nobody does before that is synced. What lies beyond may be a transaction that a cut interrupted.
+    """
+    frames = range(
+        _LOG_HEADER, len(data) - _FRAME_HEADER - PAGE_SIZE + 1, _FRAME_HEADER + PAGE_SIZE
+    )
+    # Of this generation of the log, even if its header is damaged; older frames lie behind it.
+    salts = {data[16:24], data[_LOG_HEADER + 8 : _LOG_HEADER + 16]}
     found: dict[int, StoredRow] = {}
-    for at in range(_LOG_HEADER + _FRAME_HEADER, len(data), _FRAME_HEADER + PAGE_SIZE):
-        page = data[at : at + PAGE_SIZE]
+    certain = newest = 0
+    is_committed = False
+    for at in frames:
+        if data[at + 8 : at + 16] not in salts:
+            continue
+        if is_committed:
+            certain = newest
+        is_committed = data[at + 4 : at + 8] != bytes(4)  # pages in the file after a commit
+        page = data[at + _FRAME_HEADER : at + _FRAME_HEADER + PAGE_SIZE]
         if page[0] == _LEAF:
-            found |= {row.gseq: row for row in _rows(page) if is_whole(row)}
-    return found
+            rows = {row.gseq: row for row in _rows(page) if is_whole(row)}
+            found |= rows
+            newest = max([newest, *rows])
+    return found, certain
 
 
 def _rows(page: bytes) -> Iterator[StoredRow]:

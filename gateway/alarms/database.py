@@ -50,6 +50,8 @@ RESERVE_BYTES = 64 * 1024 * 1024
 LOST_SKIP = 1_000_000_000
 """Added to the last known gseq when the head is lost: more than one can have grown since."""
 DETAILS_MAX = 100
+SYNCHRONOUS = "FULL"
+"""Every commit is synced; with NORMAL, which WAL is usually run with, only now and then one is."""
 BUSY_TIMEOUT_S = 5.0
 """Only a `sqlite3` shell opened by hand can make us wait."""
 
@@ -171,21 +173,31 @@ class JournalDatabase:
         return b""
 
     def _put_back(self, log: bytes) -> None:
-        """Events of a damaged log behind the place where SQLite stopped reading: each is believed
-        for its own hash. Beyond a gap too, which then shows in the chain."""
-        rows = carve_log(log)
-        missing = [rows[gseq] for gseq in sorted(rows) if gseq > self.head.gseq]
+        """Events of the log behind the place where SQLite stopped reading it, each believed for its
+        own hash. What was stored for certain is put back beyond a gap too, which then shows in the
+        chain; the rest only as far as it follows without one."""
+        rows, certain = carve_log(log)
+        at = self.head.gseq
+        missing: list[StoredRow] = []
+        for gseq in sorted(gseq for gseq in rows if gseq > at):
+            if gseq > certain and gseq != at + 1:
+                break
+            missing.append(rows[gseq])
+            at = gseq
+        if not missing:
+            return
+        if certain > self.head.gseq:
+            lost = at - self.head.gseq - len(missing)
+            self.damage.note(
+                f"{len(missing)} events put back from a damaged log", files=1, lost=lost
+            )
+            self._keep_bytes("journal-log", log)
         live = {}
         for row in missing:
             event = self.event_of(row)
             if event is not None:
                 record = encode(event)[1]
                 live[row.alarm_key] = (row.alarm_key, record, sum_of(record))
-        if not live:
-            return
-        lost = missing[-1].gseq - self.head.gseq - len(missing)
-        self.damage.note(f"{len(missing)} events put back from a damaged log", files=1, lost=lost)
-        self._keep_bytes("journal-log", log)
         head = Anchor(missing[-1].gseq, missing[-1].hash)
 
         def work(db: sqlite3.Connection) -> None:
@@ -615,7 +627,7 @@ def _connection(path: Path) -> sqlite3.Connection:
     )
     db.text_factory = _text
     db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
     return db
 
 

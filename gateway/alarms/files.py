@@ -28,7 +28,7 @@ def write_whole(path: Path, data: bytes) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            sync_file(descriptor)
         finally:
             os.close(descriptor)
         temporary.replace(path)
@@ -37,6 +37,10 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StorageFault(f"{path}: {error}") from error
+
+
+def sync_file(descriptor: int) -> None:
+    os.fsync(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

@@ -156,10 +156,11 @@ class Journal:
     def close(self) -> None:
         """Give the files back. Nothing is flushed: what was appended is stored already."""
         if self._lock >= 0:
-            self._database.close()
             if self._is_started:
-                with contextlib.suppress(StorageFault):  # the next start then looks for a log
+                # Before SQLite takes its log away: a start after a cut in between must not miss it.
+                with contextlib.suppress(StorageFault):
                     write_whole(self.directory / HINT, self._hint("closed"))
+            self._database.close()
             os.close(self._lock)
             self._lock = -1
 
