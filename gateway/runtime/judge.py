@@ -217,7 +217,9 @@ class Judge:
         if self._reading is None:
             self._reading = asyncio.create_task(self.cursor.next(self._rows_max()))
         unsaved = self.intake.unsaved
-        waits: set[asyncio.Future[Any]] = {unsaved.arrival()}
+        waits: set[asyncio.Future[Any]] = set()
+        if unsaved.oldest_ns is None or self._is_turn_of(unsaved.oldest_ns):
+            waits.add(unsaved.arrival())  # else it is done already: no wait at all
         if not self._cannot_read:
             waits.add(self._reading)
         await asyncio.wait(waits, timeout=self.tick_interval_s, return_when=asyncio.FIRST_COMPLETED)
@@ -228,13 +230,17 @@ class Judge:
             if chunk is not None:
                 await self._judge_chunk(chunk)
             oldest_ns = unsaved.oldest_ns
-            is_read = not self.cursor.depth or self._cannot_read
-            if oldest_ns is not None and (is_read or oldest_ns <= self._newest_read_ns):
+            if oldest_ns is not None and self._is_turn_of(oldest_ns):
                 await self._judge_unsaved()
             elif chunk is None and not self.cursor.depth:  # no tick overtakes rows that are there
                 known_ns = self._known_to_ns(Batch.empty())
                 if known_ns > 0:  # else nothing was heard since the start: too soon to miss it
                     await self._judge(Batch.empty(), known_ns)
+
+    def _is_turn_of(self, unsaved_ns: int) -> bool:
+        """Rows that are durable nowhere are judged after those on the disk that came before."""
+        is_read = not self.cursor.depth or self._cannot_read
+        return is_read or unsaved_ns <= self._newest_read_ns
 
     def _read(self) -> Chunk | None:
         """What the finished read says; None for a disk that cannot be read, which is tried again at

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -112,9 +111,19 @@ def _stored(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator[str
     for text in evidence.database.overwritten:
         yield f"stored: {text}"
     for point, times in evidence.database.arrived.items():
-        for before, after in pairwise(times):
-            if after < before:
-                yield f"stored: {point}: {_s(after)} arrived after {_s(before)}"
+        yield from _ordered(point, times)
+
+
+def _ordered(point: str, times: Sequence[int]) -> Iterator[str]:
+    """In order in each of two lanes: after an outage live rows come between the backlog's."""
+    live_ns = backlog_ns = 0
+    for time_ns in times:
+        if time_ns >= live_ns:
+            live_ns = time_ns
+        elif time_ns >= backlog_ns:
+            backlog_ns = time_ns
+        else:
+            yield f"stored: {point}: {_s(time_ns)} arrived after {_s(backlog_ns)}"
 
 
 # ---------------------------------------------------------------------- told

@@ -13,6 +13,9 @@ TURN_DELAY_S = 0.003
 flash disk's sync)."""
 
 
+STALL_SHARE, STALL_S = 0.2, 0.3
+"""So often a turn waits up to so long: a card that tidies up (engineering). Without it nobody would
+be told too early for long enough to be found out."""
 RETRY_S = 1.0  # how often a failed disk is tried again (engineering: as the thread at first)
 
 
@@ -31,7 +34,9 @@ class VirtualDrive:
     def queued(self) -> None:
         if not self._due:
             self._due = True
-            self._loop.call_later(self._rng.uniform(0, TURN_DELAY_S), self._turn)
+            stalls = self._rng.random() < STALL_SHARE
+            longest_s = STALL_S if stalls else TURN_DELAY_S
+            self._loop.call_later(self._rng.uniform(0, longest_s), self._turn)
 
     def _turn(self) -> None:
         self._due = False

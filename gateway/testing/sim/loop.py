@@ -42,7 +42,7 @@ THREAD_DELAY_S = 0.002
 """Up to this long until a thread takes a job up, and as long until its caller hears (engineering:
 a scheduler's turn on a busy box)."""
 _CLOSES_MAX = 50  # a `finally` that awaits has to be closed again
-_INSTANT_STEPS_MAX = 200_000
+_INSTANT_TURNS_MAX = 20_000
 
 DOMAIN: ContextVar[Domain | None] = ContextVar("domain", default=None)
 
@@ -84,7 +84,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._held_s = 0.0
         self._selector = None
         self.steps = 0
-        self._instant_steps = 0
+        self._instant_turns = 0
         self.after_step: Callable[[], None] = lambda: None
         self.failures: list[dict[str, Any]] = []
         self._undead: list[asyncio.Task[Any]] = []
@@ -135,10 +135,11 @@ class VirtualLoop(base_events.BaseEventLoop):
             if not scheduled:
                 raise Stuck
             if scheduled[0].when() > self._now_s:
-                self._now_s, self._instant_steps = scheduled[0].when(), 0
-        self._instant_steps += 1
-        if self._instant_steps > _INSTANT_STEPS_MAX:
-            raise Stuck(f"{self._instant_steps} turns at {self._now_s}")
+                self._now_s, self._instant_turns = scheduled[0].when(), 0
+        self._instant_turns += 1
+        if self._instant_turns > _INSTANT_TURNS_MAX:
+            busy = [repr(handle)[:200] for handle in list(ready)[:3]]
+            raise Stuck(f"{self._instant_turns} turns at {self._now_s:.6f}: {busy}")
         while scheduled and scheduled[0].when() <= self._now_s:
             ready.append(heapq.heappop(scheduled))
         for _ in range(len(ready)):

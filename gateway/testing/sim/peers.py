@@ -40,7 +40,7 @@ MODES: tuple[Mode, ...] = ("down", "slow", "half_open", "refuses", "garbage", "c
 SLOW_S = (1.0, 15.0)  # around the 10 s after which the sinks give up
 QUICK_S = (0.001, 0.02)
 
-_LINE = re.compile(
+LINE = re.compile(
     r"^[^,]+(?:,dup=(?P<dup>\d+))?,point=(?P<point>(?:\\.|[^,\s])+),site=\S+ "
     r"(?:value=(?P<value>[^,]+),)?quality=(?P<quality>\d+)i\S* (?P<time>-?\d+)$"
 )
@@ -104,7 +104,7 @@ class Database:
 
     def _take(self, lines: Sequence[str]) -> None:
         for line in lines:
-            found = _LINE.match(line)
+            found = LINE.match(line)
             assert found is not None, f"not a line of ours: {line!r}"
             point, time_ns = found["point"], int(found["time"])
             key = (point, time_ns, int(found["dup"] or 0))

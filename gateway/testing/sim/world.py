@@ -36,7 +36,7 @@ from gateway.testing.sim.clock import WallClock
 from gateway.testing.sim.devices import Device
 from gateway.testing.sim.drive import VirtualDrive
 from gateway.testing.sim.files import GatewayDisk, Refusal
-from gateway.testing.sim.loop import Domain, VirtualLoop, running
+from gateway.testing.sim.loop import Domain, Stuck, VirtualLoop, running
 from gateway.testing.sim.network import Network
 from gateway.testing.sim.peers import Broker, Database, link_of, server_of
 from gateway.testing.sim.plan import Fault, Plan
@@ -80,7 +80,15 @@ class Outcome:
 class World:
     """Everything there is in one simulation."""
 
-    def __init__(self, plan: Plan, root: Path, loop: VirtualLoop, *, watched: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        root: Path,
+        loop: VirtualLoop,
+        *,
+        watched: bool = True,
+        database: type[Database] = Database,
+    ) -> None:
         self.plan = plan
         self.loop = loop
         self.lines: list[str] = []
@@ -88,7 +96,7 @@ class World:
         self.network = Network(loop, self._rng("network"))
         self.network.install()
         self.disk = GatewayDisk(root / "disk", self._rng("disk"), watched=watched)
-        self.database = Database(loop, self._rng("database"), self.log)
+        self.database = database(loop, self._rng("database"), self.log)
         self.broker = Broker(loop, self._rng("broker"), self.log)
         self.devices = [
             Device(name, [replace(message) for message in messages], self.log)
@@ -122,7 +130,7 @@ class World:
 
     async def run(self) -> None:
         """From power on until everything has settled, or had its time to."""
-        keeper = asyncio.create_task(self._keep_alive(), name="systemd")
+        keeper = asyncio.create_task(self.keep_alive(), name="systemd")
         sending = [asyncio.create_task(device.run(), name=device.name) for device in self.devices]
         for fault in self.plan.faults:
             self.loop.call_at(fault.at_s, self._begin, fault)
@@ -135,6 +143,10 @@ class World:
         for result in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(result, Exception):
                 self.evidence.notes.append(f"a device failed: {result!r}")
+        await self.end(keeper)
+
+    async def end(self, keeper: asyncio.Task[None]) -> None:
+        """Stop the gateway in order, and read what it leaves."""
         self._ended = True
         if self._stop is not None:
             self._stop.set()
@@ -172,7 +184,7 @@ class World:
 
     # ------------------------------------------------------------------ the gateway's lives
 
-    async def _keep_alive(self) -> None:
+    async def keep_alive(self) -> None:
         """Start it, and start it again."""
         while not self._ended:
             self._domain = domain = Domain(f"gateway {self.lives}")
@@ -352,7 +364,9 @@ def plugins() -> Plugins:
 
 
 @contextlib.contextmanager
-def world_of(plan: Plan, *, watched: bool = True) -> Iterator[World]:
+def world_of(
+    plan: Plan, *, watched: bool = True, database: type[Database] = Database
+) -> Iterator[World]:
     """A world, and nothing left of it afterwards."""
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a real disk only wears
     root = Path(tempfile.mkdtemp(prefix="sim-", dir=memory))
@@ -360,7 +374,7 @@ def world_of(plan: Plan, *, watched: bool = True) -> Iterator[World]:
     try:
         with running(rng) as loop:
             asyncio.set_event_loop(loop)
-            world = World(plan, root, loop, watched=watched)
+            world = World(plan, root, loop, watched=watched, database=database)
             influx = mock.patch("gateway.sinks.influxdb.sink.Server", server_of(world.database))
             mqtt = mock.patch("gateway.sinks.mqtt.alarms.MqttLink", link_of(world.broker))
             with influx, mqtt:
@@ -375,7 +389,10 @@ def world_of(plan: Plan, *, watched: bool = True) -> Iterator[World]:
 def run_plan(plan: Plan) -> Outcome:
     """Run it to its end."""
     with world_of(plan) as world:
-        world.loop.run_until_complete(world.run())
+        try:
+            world.loop.run_until_complete(world.run())
+        except Stuck as error:
+            world.evidence.notes.append(f"settled: stuck, {error}")
         for failure in world.loop.failures:
             world.evidence.notes.append(f"loop: {failure.get('message')} {failure!r}"[:500])
         return Outcome(
