@@ -14,7 +14,7 @@ ONLY ?=
 FAULTS_SEED ?= 20261127
 SECONDS ?= 600
 
-.PHONY: install demo test check bench kill laws powercuts corruptions outage fuzz storm slow simulate faults soak format clean
+.PHONY: install demo test check bench kill laws ledger powercuts corruptions outage fuzz storm slow simulate faults soak format clean
 
 install: $(VENV)/.runtime
 
@@ -50,6 +50,9 @@ kill: $(VENV)/.dev            ## kill -9 under load, KILLS times (default 100)
 
 laws: $(VENV)/.dev            ## every law of the rule core over CASES histories a kind (default 10000)
 	@LAW_CASES=$(CASES) LAW_SEED=$(SEED) $(BIN)/python -m pytest tests/alarm_rules/test_laws.py -n 2 -s $(ARGS)
+
+ledger: $(VENV)/.dev          ## the completeness ledger against a plain count, over CASES histories (default 10000)
+	@LEDGER_CASES=$(CASES) $(BIN)/python -m pytest tests/ledger/test_law.py -s $(ARGS)
 
 powercuts: $(VENV)/.dev       ## CUTS power cuts at random moments of recorded lives of the spool (default 20000)
 	@POWER_CUTS=$(CUTS) POWER_SEED=$(SEED) $(BIN)/python -m pytest tests/spool/test_power_cut.py -s $(ARGS)

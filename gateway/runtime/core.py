@@ -449,7 +449,7 @@ def _assemble(  # noqa: PLR0917  each a thing of its own
     if config.ledger.enabled:
         core.keeper = keeper_of(core)
         core._room.gave_up = core.keeper.thinned  # noqa: SLF001
-        judge.on_passed_over = partial(core.keeper.refused_now, JUDGE_CURSOR)
+        judge.on_passed_over = partial(core.keeper.refused_soon, JUDGE_CURSOR)
     for sink in config.sinks:
         _add_sink(core, sink)
     wanted = {JUDGE_CURSOR, *([LEDGER_CURSOR] if core.keeper else [])}.union(

@@ -4,7 +4,8 @@
     statuses, cursors, clock ─▶ Ledger.beat    likewise
     Ledger.flush, then cursor.commit           every `flush_interval_s`, and at the end
 
-Nothing here is on the way of an alarm: the ledger opens when it runs, its faults are the
+Nothing here is on the way of an alarm: whatever may wait for the ledger's disk is on a thread and
+nobody but sinks waits for it; the ledger opens when it runs, its faults are the
 supervisor's to retry, a damaged file is set aside and the books are begun anew from what the spool
 still has. A verdict that cannot be written down is counted and the sink goes on.
 
@@ -74,6 +75,7 @@ class LedgerKeeper:
     _cursor: Cursor | None = field(default=None, init=False)
     _refused: dict[Reason, int] = field(default_factory=dict, init=False)
     _beat_ns: int = field(default=0, init=False)
+    _verdicts: set[asyncio.Future[None]] = field(default_factory=set, init=False)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def run(self) -> None:
@@ -130,15 +132,24 @@ class LedgerKeeper:
             if not cursor.depth or not await to_the_end(self._count, ledger, cursor):
                 break
         now_ns = self.now_ns()
-        ledger.describe(self.points, now_ns)
-        self._note_refusals(ledger, now_ns)
-        ledger.beat(
+        beat = partial(
+            ledger.beat,
             now_ns,
             int(self.monotonic_s() * NS_PER_S),
             is_read=not cursor.depth,
             adapters=self.world.adapters(),
             consumers=self.world.consumers(),
         )
+        await to_the_end(self._say, ledger, beat, now_ns, self.world.refusals())
+        self._beat_ns = now_ns
+
+    def _say(
+        self, ledger: Ledger, beat: Callable[[], None], now_ns: int, refused: dict[Reason, int]
+    ) -> None:
+        """On a thread: the ledger's lock is held while its disk is written, and a disk may hang."""
+        ledger.describe(self.points, now_ns)
+        self._note_refusals(ledger, now_ns, refused)
+        beat()
 
     def _count(self, ledger: Ledger, cursor: Cursor) -> bool:
         chunk = cursor.read(READ_ROWS_MAX)
@@ -148,12 +159,11 @@ class LedgerKeeper:
         self.counters.count("accepted", len(chunk.batch))
         return True
 
-    def _note_refusals(self, ledger: Ledger, now_ns: int) -> None:
-        refused = self.world.refusals()
+    def _note_refusals(self, ledger: Ledger, now_ns: int, refused: dict[Reason, int]) -> None:
         for reason, count in refused.items():
             if count > self._refused.get(reason, 0) and self._refused:
                 ledger.outage(reason, min(self._beat_ns or now_ns, now_ns), now_ns)
-        self._refused, self._beat_ns = refused, now_ns
+        self._refused = refused
 
     async def let_go(self) -> None:
         """The spool is nearly full: if it is the ledger that cannot keep up, its rows go. They are
@@ -208,15 +218,12 @@ class LedgerKeeper:
             call = partial(ledger.gave_up, lane, first, end, reason, self.now_ns())
         await self._note(call, end - first)
 
-    def refused_now(self, lane: str, offset: int, batch: Batch) -> None:
-        """As `refused`, blocking: one row that the judge passes over."""
-        if self._ledger is None:
-            self._lost_verdict(len(batch), NOT_OPEN)
-            return
-        try:
-            self._ledger.refused(lane, [offset], batch)
-        except StorageFault as error:
-            self._lost_verdict(len(batch), str(error))
+    def refused_soon(self, lane: str, offset: int, batch: Batch) -> None:
+        """As `refused`, of the judge, which waits for nobody: a ledger whose disk hangs must not
+        delay an alarm."""
+        task = asyncio.ensure_future(self.refused(lane, [offset], batch))
+        self._verdicts.add(task)
+        task.add_done_callback(self._verdicts.discard)
 
     async def _note(self, call: Callable[[], object] | None, rows: int) -> None:
         if call is None:

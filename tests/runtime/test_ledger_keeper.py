@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 
 import pytest
 
@@ -252,3 +254,40 @@ def test_a_ledger_of_a_newer_format_is_kept_aside(tmp_path) -> None:
     ledger = open_ledger(tmp_path, LedgerOptions())
     assert ledger.store.set_aside == DATABASE + ".damaged-1"
     ledger.close()
+
+
+@pytest.mark.slow
+async def test_a_row_the_judge_passes_over_is_missing_there_alone_and_a_stuck_ledger_delays_nobody(
+    tmp_path,
+) -> None:
+    clock = Clock()
+    async with running(tmp_path, clock) as core:
+        await until(lambda: core.status("ledger").state == "counting")
+        ledger = core.keeper._ledger
+        with held(ledger._lock):  # as while its disk hangs
+            await core.intake.emit(minute_of(0, 1))
+            await until(lambda: core.judge.judged_count == 6)
+            core.judge.on_passed_over(2, minute_of(0, 1).take(slice(2, 3)))
+        await until(lambda: not core.keeper._verdicts)
+        await settled(core, clock, 12, 6)
+        account = await core.keeper.account(ASK)
+    has = {each.name: (each.has, each.missing) for each in account.total.consumers}
+    assert has == {"judge": (5, {"rejected": 1}), "sink.store": (6, {})}
+
+
+@contextlib.contextmanager
+def held(lock):
+    """By another thread."""
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    yield
+    done.set()
+    thread.join()
