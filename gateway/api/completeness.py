@@ -22,6 +22,7 @@ MINUTE_MS = 60_000
 DAYS_MAX = 400
 SPAN_MS_MAX = DAYS_MAX * 86_400_000
 BINS_MAX = 400
+CELLS_MAX = 40_000  # rows x bins of one answer: the core makes it, and has better things to do
 
 router = APIRouter(prefix="/api", responses=UNAVAILABLE)
 
@@ -34,7 +35,7 @@ class CompletenessQuery(Wire):
     by: Literal["point", "device", "area", "adapter", "site"] = "point"
     points: str = Field(default="*", min_length=1, max_length=128)
     bins: int = Field(default=1, ge=1, le=BINS_MAX, description="stretches of time in each strip")
-    limit: int = Field(default=100, ge=1, le=20_000, description="rows, the worst first")
+    limit: int = Field(default=100, ge=1, le=1000, description="rows, the worst first")
 
     def request(self) -> Request:
         """Begun minutes count as whole ones."""
@@ -136,5 +137,7 @@ async def read_completeness(link: Link, query: Annotated[CompletenessQuery, Quer
         raise HTTPException(422, "from_ms must be before to_ms")
     if query.to_ms - query.from_ms > SPAN_MS_MAX:
         raise HTTPException(422, f"at most {DAYS_MAX} days")
+    if query.limit * query.bins > CELLS_MAX:
+        raise HTTPException(422, f"limit x bins at most {CELLS_MAX}")
     body = await ask(link, "completeness", query.encoded())
     return Response(body, media_type="application/json")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,10 @@ from gateway.ledger.books import Books, Named
 from gateway.ledger.settle import GAP_REASONS, Reason, online_rate
 from gateway.ledger.sums import LAST_ON, Sums
 
+Missing: TypeAlias = dict[str, int]
 GroupBy = Literal["point", "device", "area", "adapter", "site"]
+_GAP_WORDS = tuple(reason.word for reason in GAP_REASONS)
+_ALL_WORDS = tuple(reason.word for reason in Reason)
 COUNTED = ("good", "bad", "repeat", "delayed", "late", "odd_clock")
 
 
@@ -146,25 +149,24 @@ def _groups(names: list[Named], by: GroupBy) -> tuple[list[tuple[str, str]], NDA
     return [(key, "") for key in keys], np.array([place[key] for key in found], np.intp)
 
 
-@dataclass(frozen=True)
 class _Strip:
     """One stretch of time, by group: due, got, and what is missing by reason."""
 
-    due: NDArray[np.int64]
-    got: NDArray[np.int64]
-    gaps: NDArray[np.int64]  # [reason, group]
+    def __init__(
+        self, due: NDArray[np.int64], got: NDArray[np.int64], gaps: NDArray[np.int64]
+    ) -> None:
+        self._due, self._got, self._gaps = due, got, gaps  # gaps: [reason, group]
+        self._main = np.where(gaps.any(axis=0), gaps.argmax(axis=0), -1)
 
     def at(self, number: int) -> tuple[int, int, str]:
         """due, got and the main reason of one group."""
-        gaps = self.gaps[:, number]
-        return int(self.due[number]), int(self.got[number]), _main(gaps)
+        main = int(self._main[number])
+        return int(self._due[number]), int(self._got[number]), _GAP_WORDS[main] if main >= 0 else ""
 
     def whole(self) -> tuple[int, int, str]:
-        return int(self.due.sum()), int(self.got.sum()), _main(self.gaps.sum(axis=1))
-
-
-def _main(gaps: NDArray[np.int64]) -> str:
-    return GAP_REASONS[int(gaps.argmax())].word if gaps.any() else ""
+        gaps = self._gaps.sum(axis=1)
+        main = _GAP_WORDS[int(gaps.argmax())] if gaps.any() else ""
+        return int(self._due.sum()), int(self._got.sum()), main
 
 
 class _Groups:
@@ -208,9 +210,10 @@ class _Groups:
         def at(name: str, number: int) -> int:
             return int(columns[name][number]) if name in columns else 0
 
-        def some(prefix: str, reasons: tuple[Reason, ...], number: int) -> dict[str, int]:
-            found = {r.word: at(prefix.format(r.word), number) for r in reasons}
-            return {word: count for word, count in found.items() if count}
+        def some(prefix: str, words: tuple[str, ...], number: int, suffix: str = "") -> Missing:
+            found = ((word, columns.get(prefix + word + suffix)) for word in words)
+            counts = {word: int(column[number]) for word, column in found if column is not None}
+            return {word: count for word, count in counts.items() if count}
 
         return [
             Row(
@@ -222,15 +225,15 @@ class _Groups:
                 minutes_due=at("min_due", number),
                 minutes_online=at("min_on", number),
                 counted={name: at(name, number) for name in COUNTED},
-                gaps=some("gap.{}", GAP_REASONS, number),
-                dark=some("dark.{}", GAP_REASONS, number),
+                gaps=some("gap.", _GAP_WORDS, number),
+                dark=some("dark.", _GAP_WORDS, number),
                 last_online_minute=at(LAST_ON, number),
                 consumers=[
                     ConsumerRow(
                         each.name,
                         each.role,
                         at(f"has|{each.name}", number),
-                        some("{}|" + each.name, tuple(Reason), number),
+                        some("", _ALL_WORDS, number, f"|{each.name}"),
                     )
                     for each in books.consumers
                 ],

@@ -384,6 +384,7 @@ async def test_completeness_balances_and_has_the_worst_first(core):
         ({"from_ms": 0, "to_ms": 500 * 86_400_000}, 422),
         ({"from_ms": 0, "to_ms": 60_000, "by": "colour"}, 422),
         ({"from_ms": 0}, 422),
+        ({"from_ms": 0, "to_ms": 60_000, "limit": 1000, "bins": 400}, 422),
     ],
 )
 async def test_a_completeness_question_that_makes_no_sense_is_refused(core, query, status):

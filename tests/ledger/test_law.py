@@ -31,7 +31,7 @@ INTERVALS = (10.0, 30.0, 45.0, 150.0, None, 7.0)
 ADAPTERS = ("a", "a", "b", "b", "b", "b")
 JUDGE, STORE = "judge", "sink.store"
 MEMORY = Path("/dev/shm")  # thousands of syncs; what is asked is what was counted
-CASES = int(os.environ.get("LEDGER_CASES", "40"))
+CASES = int(os.environ.get("LEDGER_CASES", "25"))
 
 
 def table() -> PointTable:
