@@ -13,7 +13,7 @@ import numpy as np
 
 from gateway.ledger.account import Account, Request, account
 from gateway.ledger.books import Books
-from gateway.ledger.cells import Cells, Column, Counts, Span
+from gateway.ledger.cells import Cells, Column, Counts
 from gateway.ledger.ledger import Ledger, LedgerOptions, Progress, open_ledger
 from gateway.ledger.settle import Reason
 from gateway.model.point import PointTable
@@ -39,9 +39,16 @@ def _fill(ledger: Ledger, points: PointTable, now_minute: int) -> None:
     first = now_minute - INVENTED_MINUTES
     ledger.describe(points, (first - 1) * MINUTE_NS)
     samples = np.array([max(1, int(60 / (p.interval_s or 60))) for p in points], np.uint32)
+    bodies: dict[tuple[bool, ...], bytes] = {}  # most minutes are like the one before
+    rows = []
     for minute in range(first, now_minute):
-        cells = _minute(samples, now_minute - minute, minute - first)
-        ledger.counter.open_minutes[minute] = cells
+        ago, offset = now_minute - minute, minute - first
+        kind = (ago in DOWN, *(ago <= since for _, since in STORIES.values()))
+        if kind not in bodies:
+            bodies[kind] = _minute(samples, ago).packed()
+        rows.append((minute, offset, offset, offset, offset, bodies[kind]))
+    with ledger.store.transaction():
+        ledger.store.put("INSERT INTO minute VALUES (?, ?, ?, ?, ?, ?)", rows)
     ledger.offset = INVENTED_MINUTES
     from_ns, to_ns = ((now_minute - ago) * MINUTE_NS for ago in (DOWN[-1], DOWN[0]))
     ledger.outage(Reason.GATEWAY_DOWN, from_ns, to_ns)
@@ -54,11 +61,10 @@ def _fill(ledger: Ledger, points: PointTable, now_minute: int) -> None:
     ledger.flush()
 
 
-def _minute(samples: Counts, ago: int, offset: int) -> Cells:
+def _minute(samples: Counts, ago: int) -> Cells:
     cells = Cells(len(samples))
     if ago in DOWN:
         return cells
-    cells.in_time = Span(offset, offset)
     good = cells.columns[Column.GOOD] = samples.copy()
     for index, (story, since) in STORIES.items():
         if ago > since:
@@ -66,5 +72,4 @@ def _minute(samples: Counts, ago: int, offset: int) -> Cells:
         good[index] = 0
         if story:
             cells.column(Column[story])[index] = samples[index]
-            cells.delayed = Span(offset, offset)
     return cells
