@@ -72,14 +72,23 @@ class Recovered:
 
 
 def recover(
-    directory: Path, state: State, *, disk: Disk, catalog: Catalog, quarantine: Quarantine
+    directory: Path,
+    state: State,
+    *,
+    named: str,
+    disk: Disk,
+    catalog: Catalog,
+    quarantine: Quarantine,
 ) -> Recovered:
-    """Fill `catalog`. Raises StorageFault for a newer format, or when files cannot be opened."""
+    """Fill `catalog`. `named` is the spool's id as it is known where the positions are lost, or "".
+
+    Raises StorageFault for a newer format, or when files cannot be opened.
+    """
     for unfinished in directory.glob(f"*{PARTIAL}*"):  # a crash in the middle of an exchange
         disk.unlink(unfinished)
     found = [_examine(path, disk, quarantine) for path in sorted(directory.glob(f"*{SUFFIX}"))]
     present = [each for each in found if each is not None]
-    spool_id = state.spool_id or _most_common(present)
+    spool_id = state.spool_id or named or _most_common(present)
     ours = _only_ours(present, spool_id, catalog, quarantine)
     ours.sort(key=lambda each: (each.first, first_of_name(each.path) != each.first))
     ours = [each for each in ours if not _removed_as_empty(each, disk)]

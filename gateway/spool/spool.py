@@ -1,7 +1,7 @@
 """The durable log of batches, with a cursor for each consumer.
 
     directory/
-      spool.lock                      one process at a time
+      spool.lock                      one process at a time; says whose directory this is
       positions                       where every consumer is (positions.py)
       00000000000000000000.segment    rows [0, …), see segment.py; -wal and -shm beside the newest
       00000000000001048576.segment
@@ -31,6 +31,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -231,6 +232,12 @@ class Spool:
             os.close(descriptor)
             raise
 
+    def _named(self) -> str:
+        """The spool's id as its lock's file has it: when the positions are lost, the segments of
+        this spool can still be told from a stranger's."""
+        text = os.pread(self._lock_descriptor, 64, 0)
+        return text.decode() if re.fullmatch(rb"[0-9a-f]{32}", text) else ""
+
     def _check_ours(self) -> None:
         """Raises Fenced when another process has the spool: it got past the lock because the lock's
         file was deleted, or because the file system does not honour locks."""
@@ -246,6 +253,7 @@ class Spool:
         recovered = recover(
             self.directory,
             positions.state,
+            named=self._named(),
             disk=self._disk,
             catalog=self._catalog,
             quarantine=self._quarantine,
@@ -254,6 +262,8 @@ class Spool:
             self._catalog.damage.cursors_reset += 1
         if not recovered.spool_id:
             recovered = replace(recovered, spool_id=uuid.uuid4().hex)
+        if self._named() != recovered.spool_id:
+            self._disk.write_at(self._lock_descriptor, recovered.spool_id.encode(), 0)
         oldest = self._catalog.oldest
         forgotten = max(positions.state.forgotten, oldest or 0)
         positions.write_twice(spool_id=recovered.spool_id, head=recovered.head, forgotten=forgotten)
