@@ -109,8 +109,9 @@ class Recording:
                 yield from self._parts(file)
         except OSError as error:
             raise self._fault(f"a readable file ({error.strerror or error})") from error
-        except (EOFError, zlib.error) as error:
-            raise self._fault(f"a whole file ({error})") from error
+        except (EOFError, zlib.error, UnicodeDecodeError, MemoryError) as error:
+            # the last two: what a damaged Arrow file says of its names and of its own size
+            raise self._fault(f"a whole file ({error or type(error).__name__})") from error
 
     def _opened(self) -> IO[bytes]:
         if self.path is None:

@@ -268,3 +268,23 @@ def test_without_pyarrow_csv_is_read_and_the_rest_says_what_is_missing(
     assert rows(read(csv(tmp_path, PLAIN))[0]) == WANTED
     with pytest.raises(ConfigError, match="pyarrow"):
         read(path)
+
+
+def arrow_stream() -> bytes:
+    out = io.BytesIO()
+    table = pa.table({"point": ["a"], "time": [T0], "value": [1.0], "quality": ["good"]})
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+DAMAGED = [  # found by tests/fuzz
+    ("a gzip whose codes are none", gzip.compress(PLAIN.encode())[:10] + b"\xcc" * 40),
+    ("a column's name that is no text", arrow_stream().replace(b"quality", b"qu\xfe\xfflit")),
+]
+
+
+@pytest.mark.parametrize(("why", "data"), DAMAGED)
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, why: str, data: bytes) -> None:
+    with pytest.raises(ConfigError):
+        read(csv(tmp_path, data))
