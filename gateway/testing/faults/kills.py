@@ -22,7 +22,7 @@ EVALUATES_S = 5.0
 
 async def kill_minus_nine(run: Run) -> None:
     """F1."""
-    cycles = run.pick(5, 500)
+    cycles = run.pick(3, 500)
     wires = Wires(run.folder, load_plugins(), run.seed)
     plan = Plan(extra=wires.adapters, top=PACKS)
     async with run.rig(plan) as rig:
