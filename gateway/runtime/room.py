@@ -71,7 +71,12 @@ class RoomMaker:
             return
         if self._thinning is not None and not self._thinning.done():
             return
-        await self.let_go()
+        try:
+            await self.let_go()
+        except StorageFault as error:  # the disk takes no cursor: giving rows up would free nothing
+            self.counters.count("cannot_let_go")
+            log.warning("no room is made, the spool cannot be written: %s", error)
+            return
         if self.when_full is WhenFull.REFUSE:
             return
         self._thinning = None

@@ -29,7 +29,8 @@ from gateway.testing.faults.servers import program
 
 DISK_MB = 192  # the journal's reserve of 64 MiB, the history's log, and room to fill
 INODES = 400
-_FREE = "disk_free_min_mb = 16"  # of a disk this small; a real one keeps 256
+# Of a disk this small; a real one keeps 256, and room for two segments to make room with.
+_FREE = "disk_free_min_mb = 16\nsegment_bytes_max_mb = 4"
 _EXT4_MB = 224
 _CHUNK = b"\0" * (1 << 20)
 _RECOVERS_S = 30.0
