@@ -13,12 +13,10 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from gateway.alarms import database
 from gateway.alarms.journal import Journal
 from gateway.contract.sink import WriteResult
 from gateway.model.batch import Batch
@@ -114,15 +112,6 @@ def _commit_before_puback(_real: Any) -> Any:
     return tell
 
 
-def _journal_unsynced(real: Any) -> Any:
-    def connection(path: Path, *rest: Any, **options: Any) -> sqlite3.Connection:
-        db: sqlite3.Connection = real(path, *rest, **options)
-        db.execute("PRAGMA synchronous = OFF")
-        return db
-
-    return connection
-
-
 def _spool_unsynced(_real: Any) -> Any:
     class Hasty(sqlite3.Connection):
         def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
@@ -190,10 +179,6 @@ MUTANTS = (
     ),
     Mutant(
         "told, then committed", AlarmDelivery, "_tell", _commit_before_puback, ("broker",)
-    ),
-    Mutant(
-        "in the journal before it is told", database, "_connection", _journal_unsynced,
-        ("power_cut",),
     ),
     Mutant(
         "a checkpoint's offset is what was judged", Journal, "save_checkpoint",
