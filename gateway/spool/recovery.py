@@ -32,6 +32,7 @@ from gateway.spool.quarantine import Quarantine
 from gateway.spool.salvage import Salvage, frames_in, wal_path
 from gateway.spool.segment import (
     SUFFIX,
+    UNREADABLE,
     DamagedSegment,
     Meta,
     NewerFormat,
@@ -205,7 +206,7 @@ def _checkpointed(path: Path, disk: Disk, quarantine: Quarantine) -> bool:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             db.close()
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         if "no such table" in str(error):
             raise _Unfinished from error
         if not is_damage(error):

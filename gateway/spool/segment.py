@@ -81,7 +81,11 @@ def first_of_name(path: Path) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) == 20 else None
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises on a file; the second where its own message quotes damaged text."""
+
+
+def is_damage(error: Exception) -> bool:
     """Whether the file is at fault, rather than a lock, the memory or the descriptors."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in _BUSY_CODES
 
@@ -230,7 +234,7 @@ class SegmentReader:
         try:
             self._db = disk.connect(path, read_only=True, immutable=settled)
             self._db.execute("PRAGMA cell_size_check=ON").fetchall()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise _sorted_out(error) from error
 
     def close(self) -> None:
@@ -255,7 +259,7 @@ class SegmentReader:
                 at = start + len(batch)
                 if at > position:
                     yield start, batch
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise _sorted_out(error) from error
         finally:
             rows.close()  # an open statement would hold up the checkpoint
@@ -268,7 +272,7 @@ class SegmentReader:
             if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
                 return None
             rows = self._db.execute("SELECT body FROM meta").fetchall()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise _sorted_out(error) from error
         return _meta_of(rows)
 
@@ -280,7 +284,7 @@ class SegmentReader:
             ).fetchone()
             # Through a handle: what SQL says of a part of a blob reads the whole of it first.
             head = b"" if row is None else self._head_of(row[0])
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise _sorted_out(error) from error
         if row is None:
             return 0, 0
@@ -324,5 +328,5 @@ def _meta_of(rows: list[tuple[object]]) -> Meta:
     return Meta(said["spool_id"], said["first"], said["previous_end"], said.get("thinned_s", 0))
 
 
-def _sorted_out(error: sqlite3.Error) -> Exception:
+def _sorted_out(error: Exception) -> Exception:
     return DamagedSegment(str(error)) if is_damage(error) else error
