@@ -1,6 +1,7 @@
 """Random corruptions of every file of a journal: the start succeeds, and loses what was hit.
 
-The normal run takes CORRUPTIONS of them (default 120); `make corruptions COUNT=5000` takes that many.
+The normal run takes CORRUPTIONS of them (default 120); `make corruptions CORRUPTIONS=5000`
+takes that many.
 """
 
 from __future__ import annotations
