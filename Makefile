@@ -54,8 +54,8 @@ laws: $(VENV)/.dev            ## every law of the rule core over CASES histories
 ledger: $(VENV)/.dev          ## the completeness ledger against a plain count, over CASES histories (default 10000)
 	@LEDGER_CASES=$(CASES) $(BIN)/python -m pytest tests/ledger/test_law.py -s $(ARGS)
 
-powercuts: $(VENV)/.dev       ## CUTS power cuts at random moments of recorded lives of the spool (default 20000)
-	@POWER_CUTS=$(CUTS) POWER_SEED=$(SEED) $(BIN)/python -m pytest tests/spool/test_power_cut.py -s $(ARGS)
+powercuts: $(VENV)/.dev       ## CUTS power cuts at random moments of recorded lives of spool, journal and point table (default 20000 each)
+	@POWER_CUTS=$(CUTS) POWER_SEED=$(SEED) $(BIN)/python -m pytest $(wildcard tests/*/test_power_cut.py) -s $(ARGS)
 
 corruptions: $(VENV)/.dev     ## CORRUPTIONS random damages to the files of spool and journal (default 10000 each)
 	@CORRUPTIONS=$(CORRUPTIONS) CORRUPT_SEED=$(SEED) $(BIN)/python -m pytest $(wildcard tests/*/test_corruptions.py) -s $(ARGS)
