@@ -57,7 +57,9 @@ NS_PER_S = 1_000_000_000
 GUARD_INTERVAL_S = 1.0
 CALLS_KEPT = 40  # for a screen that has just been opened
 FLOOD_WINDOW_NS = WINDOW_S * NS_PER_S
-FLOOD_RECALL_MAX = 10_000
+FLOOD_RECALL_MAX = (
+    1_000  # newest events; far beyond what makes a flood, and read in a quarter second
+)
 TELL_RETRY_MAX_S = 5.0  # a broker that is back hears of it within ten seconds
 DRAIN_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 10.0
@@ -177,9 +179,13 @@ class Core:
                 self.call_listeners.remove(listener)
 
     def recall_flood(self) -> None:
-        """What was annunciated before the restart counts: a flood does not end by one."""
-        now = self.judge.now_ns()
-        recent = self.journal.query(now - 2 * FLOOD_WINDOW_NS, now, limit=FLOOD_RECALL_MAX)
+        """What was annunciated before the restart counts: a flood does not end by one. Of a great
+        flood only its newest part: a start must not wait for ten thousand records to be read, and
+        the oldest would be the wrong ones."""
+        now, oldest = self.judge.now_ns(), self.journal.head - FLOOD_RECALL_MAX
+        recent = self.journal.query(
+            now - 2 * FLOOD_WINDOW_NS, now, after_gseq=max(0, oldest), limit=FLOOD_RECALL_MAX
+        )
         times = (e.recorded_time_ns for e in recent if e.annunciate)
         self.announcer.recall(sorted(t for t in times if t > now - FLOOD_WINDOW_NS))
 

@@ -244,3 +244,16 @@ async def test_an_alarm_whose_next_event_waits_for_the_journal_is_shown_as_it_wa
         assert at_call == [{"g0:methane": True, "g1:methane": True}]
         shown = {row.alarm_key: row.active for row in CoreView(core).alarms().alarms}
         assert shown == {"g0:methane": False, "g1:methane": True, "g2:methane": True}
+
+
+async def test_of_a_great_flood_the_newest_part_is_recalled_and_it_goes_on(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("gateway.runtime.core.FLOOD_RECALL_MAX", 6)
+    text = HEAD + POINTS + LIMIT
+    async with driven(tmp_path, text) as house:
+        for second, value in ((0, 2.0), (100, 0.1), (400, 2.0)):
+            await house.at(second, **{f"g{n}": value for n in range(8)})
+        assert heartbeat(house.core)["flood"] is True
+    async with driven(tmp_path, text, 700) as house:  # those of the beginning are too old
+        assert heartbeat(house.core)["flood"] is True
