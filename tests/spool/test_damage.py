@@ -3,6 +3,7 @@
 import random
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from gateway.model.batch import Batch
 from gateway.model.errors import StorageFault
 from gateway.spool import record, segment
 from gateway.spool.disk import PAGE_BYTES, Disk
-from gateway.spool.positions import SLOT_BYTES
+from gateway.spool.positions import SLOT_BYTES, Positions
 from gateway.spool.recovery import HEAD_JUMP
 from gateway.spool.salvage import Salvage, wal_path
 from gateway.spool.spool import Spool, SpoolOptions
@@ -439,3 +440,32 @@ def test_every_single_bit_of_a_record_is_covered_by_its_checksum():
             damaged[offset] ^= 1 << bit
             with pytest.raises(record.DamagedRecord):
                 record.decode(bytes(damaged))
+
+
+def lost_with_one_slot(place) -> list[int]:
+    """Every row is committed and its segment deleted; then one slot of the positions is damaged.
+    For either slot what the next start believes to have lost."""
+    spool = Spool.open(place, OPTIONS)
+    cursor = spool.cursor("one")
+    for first in range(0, 3_000, 300):
+        spool.append_now([numbered(first, 300)])
+    drain(cursor)
+    cursor.commit_now(cursor.position)
+    assert len(list(place.glob("*.segment"))) <= 1, "the sealed ones are gone"
+    lost = []
+    for slot in (0, 1):
+        copy = place.with_name(f"{place.name}-{slot}")
+        shutil.copytree(place, copy)
+        flip(copy / "positions", SLOT_BYTES * slot + 40)
+        again = Spool.open(copy, OPTIONS)
+        lost.append(again.stats().lost_rows)
+        again.close_now()
+    spool.close_now()
+    return lost
+
+
+def test_either_slot_alone_knows_of_the_segments_that_were_deleted(tmp_path, monkeypatch):
+    assert lost_with_one_slot(tmp_path / "whole") == [0, 0]
+    told_once = lambda self, **changes: self.write(replace(self.state, **changes))  # noqa: E731
+    monkeypatch.setattr(Positions, "write_twice", told_once)
+    assert max(lost_with_one_slot(tmp_path / "mutant")) > 0, "the second writing does nothing"

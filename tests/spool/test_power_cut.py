@@ -11,13 +11,11 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.spool.disk import Disk
-from gateway.spool.positions import Positions
 from gateway.spool.recovery import remove_segment
 from gateway.spool.spool import Cursor, Spool, SpoolOptions
 from gateway.spool.writer import AppendJob, CursorJob, Writer
@@ -187,15 +185,6 @@ def unlink_first(monkeypatch):
     monkeypatch.setattr(Writer, "_forget", forget)
 
 
-def positions_once(monkeypatch):
-    """Before segments go only one slot knows."""
-
-    def once(self, **changes):
-        self.write(replace(self.state, **changes))
-
-    monkeypatch.setattr(Positions, "write_twice", once)
-
-
 def one_slot(monkeypatch):
     """A torn write of the positions takes the older state along."""
     monkeypatch.setattr("gateway.spool.positions.SLOT_BYTES", 0)
@@ -242,7 +231,6 @@ MUTANTS = {
     "directory not synced": (patched, NoDirectorySync, {"sqlite_syncs_directories": False}),
     "log folded in without a sync": (patched, sqlite_with(hasty_folding("TRUNCATE")), {}),
     "unlink before the positions": (unlink_first, Disk, {}),
-    "one slot told before unlink": (positions_once, Disk, {}),
     "one slot instead of two": (one_slot, Disk, {}),
     "acknowledged before the sync": (acknowledged_at_once, Disk, {}),
     "committed before the sync": (committed_at_once, Disk, {}),
