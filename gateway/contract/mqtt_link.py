@@ -41,6 +41,7 @@ from paho.mqtt.properties import Properties
 from gateway.contract.mqtt import MqttTarget, is_refusal
 from gateway.model.errors import Refused, Unavailable
 
+PACKET_SIZE_MAX = 268_435_455  # of a packet behind its fixed header (MQTT 5.0, 1.5.5 and 2.1.4)
 SESSION_EXPIRY_S = 7 * 24 * 3600  # how long an MQTT 5 broker keeps our queue while we are away
 _WINDOW = 1000  # PUBLISH in flight; above some hundred the throughput no longer grows
 _BURST = 64  # packets read in one turn, so that a flood does not starve the other tasks
@@ -77,7 +78,7 @@ class MqttLink:
     client_id: str
     session: bool = False  # keep the broker's queue for us between connections
     receive_max: int = 1000  # MQTT 5: how many unacknowledged messages the broker may send
-    size_max: int = 256 << 20  # of a packet; what is larger arrives cut off (MQTT's own limit)
+    size_max: int = PACKET_SIZE_MAX  # of a packet; what is larger arrives cut off
     will: Outgoing | None = None
     on_message: OnMessage | None = None
     ack_timeout_s: float = 10.0  # without a single PUBACK for this long the broker counts as away
@@ -222,7 +223,7 @@ class MqttLink:
         if target.protocol == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.ReceiveMaximum = self.receive_max
-            properties.MaximumPacketSize = self.size_max
+            properties.MaximumPacketSize = min(self.size_max, PACKET_SIZE_MAX)
             if self.session:
                 properties.SessionExpiryInterval = SESSION_EXPIRY_S
             version: dict[str, Any] = {

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -277,18 +276,18 @@ async def test_a_disk_that_refuses_the_note_does_not_stop_the_alarm(
 
 
 @pytest.mark.slow
-async def test_ten_thousand_events_are_told_in_a_few_seconds(port, context, make_alarm, make_event):
-    """The figure of the design is under 2 s; the bound here leaves room for a busy machine."""
+async def test_ten_thousand_events_reach_a_subscriber_in_order(
+    port, context, tmp_path: Path, make_alarm, make_event
+):
     events = [make_event(make_alarm(f"point{n}:rule", gseq=n)) for n in range(10_000)]
     sink = sink_for(port, context)
-    await sink.open()
-    began_s = time.perf_counter()
-    for start in range(0, len(events), 2000):
-        await sink.write(events[start : start + 2000])
-    took_s = time.perf_counter() - began_s
-    await sink.close()
-    print(f"10,000 events, 20,000 messages: {took_s:.2f} s")
-    assert took_s < 8
+    with mosquitto_sub(port, tmp_path, f"{PREFIX}/alarm/event") as live:
+        await sink.open()
+        for start in range(0, len(events), 2000):
+            await sink.write(events[start : start + 2000])
+        await sink.close()
+        await until(lambda: len(live.heard) >= len(events), timeout_s=60)
+    assert [json.loads(m.payload)["gseq"] for m in live.heard] == list(range(10_000))
 
 
 @pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket.*:pytest.PytestUnraisableExceptionWarning")
