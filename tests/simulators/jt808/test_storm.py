@@ -10,7 +10,7 @@ import pytest
 from simulators.jt808 import storm
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
-FEW = ["--steady", "3", "--baseline", "1", "--json"]
+FEW = ["--steady", "3", "--baseline", "5", "--json"]
 
 
 def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
