@@ -18,11 +18,12 @@ import aiomqtt
 
 from gateway.alarms.journal import Journal
 from gateway.contract.simulator import Simulator
-from gateway.model.alarm import AlarmEvent, Transition
+from gateway.model.alarm import Transition
 from gateway.runtime.clock import now_ns
 from gateway.runtime.plugins import load_plugins
 from gateway.runtime.simulating import build_simulator, stop_simulator
 from gateway.testing.outage import site
+from gateway.testing.outage.again import Raised, raised_without_outage
 from gateway.testing.outage.evidence import (
     Promises,
     StoreCheck,
@@ -30,7 +31,7 @@ from gateway.testing.outage.evidence import (
     check_store,
     check_writes,
 )
-from gateway.testing.outage.probe import RULE, Probe
+from gateway.testing.outage.probe import Probe
 from gateway.testing.outage.process import Gateway
 from gateway.testing.outage.recorder import Recorder
 from gateway.testing.servers import Mosquitto, free_port, mosquitto_server
@@ -141,7 +142,9 @@ async def prove(plan: Plan, folder: Path, say: Say) -> Report:
     report.acknowledged = promises.acknowledged_count
     report.writes = check_writes(recorder.runs(), away.back_ns)
     _drain_figures(report, away)
-    report.events, report.alarms_unexpected = _alarms(folder / "data" / "journal")
+    say("judging the same rows without an outage")
+    expected = raised_without_outage(path, recorder.runs())
+    report.events, report.alarms_unexpected = _alarms(folder / "data" / "journal", expected)
     return report
 
 
@@ -307,25 +310,24 @@ def _drain_figures(report: Report, away: Away) -> None:
     report.drain_multiple = round(gone_s / max(report.drain_s, 0.01), 1)
 
 
-def _alarms(folder: Path) -> tuple[int, list[str]]:
-    """Events in the journal, and the activations that a run without faults would not have had."""
+def _alarms(folder: Path, expected: set[Raised]) -> tuple[int, list[str]]:
+    """Events in the journal, and the activations that the same rows do not raise without an outage,
+    or not so often."""
     journal = Journal.open(folder)
     try:
         events = journal.read(0, _EVENTS_MAX)
     finally:
         journal.close()
     raised = [event for event in events if event.transition is Transition.ACTIVATED]
-    return len(events), _unexpected(raised)
-
-
-def _unexpected(raised: Sequence[AlarmEvent]) -> list[str]:
-    """All but the probe's, and one each of those that stand from the beginning."""
-    standing = Counter(e.alarm.point_id for e in raised if e.alarm.rule_id == site.STANDING_RULE)
-    expected = {f"{dam}.seepage_flow" for dam in site.STANDING}
-    found = [
-        f"{event.alarm.alarm_key} at {event.time_ns}"
-        for event in raised
-        if event.alarm.rule_id not in {RULE, site.STANDING_RULE}
+    found = [(event.alarm.alarm_key, event.time_ns) for event in raised]
+    unexpected = [*(each for each in found if each not in expected), *_twice(found)]
+    standing = {e.alarm.point_id for e in raised if e.alarm.rule_id == site.STANDING_RULE}
+    missed = sorted({f"{dam}.seepage_flow" for dam in site.STANDING} - standing)
+    return len(events), [
+        *(f"{key} at {time_ns}" for key, time_ns in unexpected),
+        *(f"{point} not raised" for point in missed),
     ]
-    found += [f"{point} raised {count} times" for point, count in standing.items() if count != 1]
-    return found + [f"{point} not raised" for point in sorted(expected - standing.keys())]
+
+
+def _twice(found: Sequence[Raised]) -> list[Raised]:
+    return [each for each, count in Counter(found).items() if count > 1]
