@@ -283,7 +283,7 @@ class SegmentReader:
                 "SELECT start, count, length(body) FROM record ORDER BY start DESC LIMIT 1"
             ).fetchone()
             # Through a handle: what SQL says of a part of a blob reads the whole of it first.
-            head = b"" if row is None else self._head_of(row[0])
+            head = b"" if row is None else self._head_of(_whole(row[0]))
         except UNREADABLE as error:
             raise _sorted_out(error) from error
         if row is None:
@@ -300,6 +300,13 @@ class SegmentReader:
     def _head_of(self, key: int) -> bytes:
         with self._db.blobopen("record", "body", key, readonly=True) as blob:
             return blob.read(record.HEADER.size)
+
+
+def _whole(key: object) -> int:
+    """A row number: where the schema's text is damaged the column may hold anything."""
+    if not isinstance(key, int):
+        raise DamagedSegment(f"a record's number is {key!r}")
+    return key
 
 
 def _decoded(key: object, body: object) -> tuple[int, Batch]:
