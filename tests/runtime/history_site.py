@@ -13,6 +13,7 @@ from gateway.runtime.checking import load_site
 from gateway.runtime.core import open_core
 from gateway.runtime.plugins import load_plugins
 from gateway.runtime.replay import event_row
+from gateway.runtime.year_live import ESSENCE
 
 S = 1_000_000_000
 T0 = 1_767_225_600 * S  # 2026-01-01T00:00:00Z
@@ -180,16 +181,4 @@ async def run_live(
 
 def essence(events) -> list[tuple]:
     """What must not differ between live and judged again, in one order."""
-    keys = (
-        "t_ns",
-        "alarm_key",
-        "seq",
-        "occ_no",
-        "event",
-        "level",
-        "priority",
-        "value",
-        "limit",
-        "began_ns",
-    )
-    return sorted(tuple(str(row[key]) for key in keys) for row in events)
+    return sorted(tuple(str(row[key]) for key in ESSENCE) for row in events)
