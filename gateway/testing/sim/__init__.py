@@ -11,12 +11,15 @@
     world.py     all of it, run: `simulate(seed)`
     check.py     the laws, from outside evidence only
     mutants.py   deliberate faults of the gateway that the laws must find
+    outage.py    hours without broker and database, and the same hours with them
+    verdicts.py  what must hold of those
 
 The gateway is the real one, from `open_core` down to SQLite's files; what it is given is its clock,
 its disk, its loop and its far sides. A seed decides everything: two runs of one seed leave the same
 log, byte for byte.
 
     python -m gateway.testing.sim --seeds 1000 --seed 0
+    python -m gateway.testing.sim --outage 72
 
 Shipped, never imported at run time.
 """

@@ -1,7 +1,7 @@
 """`python -m gateway.testing.sim --seeds 1000 --seed 0`: seed after seed, until one breaks a law.
 
 A failure prints its seed, its faults, the laws that were broken, and the command that plays it
-again; exit code 1. `--log` prints what happened.
+again; exit code 1. `--log` prints what happened. `--outage HOURS` is a scenario of its own.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import time
 
 from gateway.testing.sim.check import violations
 from gateway.testing.sim.plan import plan_of
+from gateway.testing.sim.verdicts import play
 from gateway.testing.sim.world import run_plan
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     logging.disable(logging.CRITICAL)  # what the gateway says of its faults is not the question
+    if arguments.outage:
+        return play(arguments.outage, out=_say)
     began_s, virtual_s, failed = time.process_time(), 0.0, 0
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         outcome = run_plan(plan_of(seed))
@@ -45,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="the first")
     parser.add_argument("--log", action="store_true", help="print every log")
+    parser.add_argument(
+        "--outage", type=float, default=0.0, help="hours without broker and database, instead"
+    )
     return parser
 
 

@@ -5,6 +5,8 @@
     told        the subscriber has every event of the journal, gseq by gseq, with equal content; no
                 identity (alarm_key, occ_no, seq) with two contents; the retained rows are the live
                 table. So nothing was told that the journal does not have, and nothing was kept back
+    on record   what a subscriber or a siren has heard is in the journal that a power cut or a kill
+                leaves. Later it would not show: the next life judges again and says the same
     judged      `now`: exactly the crossings of the history, to the nanosecond
                 `held`: whatever held long enough; nothing else, as far as anybody could know
                 `silent`: only where nothing was heard; silence cleared nothing
@@ -34,7 +36,7 @@ from gateway.sinks.mqtt import wire
 from gateway.sinks.mqtt.topics import Topics
 from gateway.testing.sim.clock import START_NS
 from gateway.testing.sim.plan import LIMIT, NS, OFF_DELAY_S, ON_DELAY_S, SILENT_S
-from gateway.testing.sim.world import Evidence
+from gateway.testing.sim.world import Evidence, identity_of
 
 _ON_NS, _OFF_NS = round(ON_DELAY_S * NS), round(OFF_DELAY_S * NS)
 _SILENT_NS = round(SILENT_S * NS)
@@ -58,6 +60,7 @@ def violations(evidence: Evidence) -> list[str]:
     found = list(evidence.notes)
     found += _first(_stored(evidence, history))
     found += _first(_told(evidence))
+    found += _first(_on_record(evidence))
     found += _first(_retained(evidence))
     if "clock" in evidence.plan.has:
         found += _first(_clock_laws(evidence, history))
@@ -148,6 +151,20 @@ def _told(evidence: Evidence) -> Iterator[str]:
             yield f"told: {gseq} is not what the journal has"
     for gseq in sorted(written.keys() - heard.keys()):
         yield f"told: {gseq} of the journal was never told"
+
+
+def _on_record(evidence: Evidence) -> Iterator[str]:
+    heard = [(at_s, identity, "the siren") for at_s, identity in evidence.siren]
+    for each in evidence.broker.heard:
+        said = orjson.loads(each.payload)
+        identity = said["gseq"], said["alarm_key"], said["occ_no"], said["seq"]
+        heard.append((each.at_s, identity, "the subscriber"))
+    last = (float("inf"), {identity_of(event) for event in evidence.events})
+    for death_s, left in (*evidence.deaths, last):
+        for at_s, identity, who in heard:
+            if at_s <= death_s and identity not in left:
+                when = "at the end" if death_s == last[0] else f"after {death_s:.6f}"
+                yield f"on record: {identity}, heard by {who} at {at_s:.6f}, is gone {when}"
 
 
 def _retained(evidence: Evidence) -> Iterator[str]:

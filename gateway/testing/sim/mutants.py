@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from gateway.alarms import database
 from gateway.alarms.journal import Journal
 from gateway.contract.sink import WriteResult
 from gateway.model.batch import Batch
@@ -24,7 +25,9 @@ from gateway.model.errors import SpoolFull, StorageFault, Unavailable
 from gateway.runtime.deliver import SampleDelivery
 from gateway.runtime.intake import Intake
 from gateway.runtime.lanes import Portion
+from gateway.runtime.recorder import Recorder
 from gateway.runtime.telling import AlarmDelivery
+from gateway.runtime.threads import to_the_end
 from gateway.sinks.mqtt.alarms import MqttAlarmSink
 from gateway.spool.disk import Disk
 from gateway.spool.writer import Writer
@@ -112,6 +115,24 @@ def _commit_before_puback(_real: Any) -> Any:
     return tell
 
 
+def _tell_first(_real: Any) -> Any:
+    async def flush(self: Recorder, *, only_if_due: bool = False) -> bool:
+        del only_if_due
+        part = list(self._waiting)
+        self.tell(part)
+        try:
+            await to_the_end(self.journal.append, [event for event, _ in part])
+        except StorageFault as error:
+            self._refused(str(error))
+            return False
+        for _ in part:
+            self._waiting.popleft()
+        self.fault = ""
+        return True
+
+    return flush
+
+
 def _spool_unsynced(_real: Any) -> Any:
     class Hasty(sqlite3.Connection):
         def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
@@ -179,6 +200,13 @@ MUTANTS = (
     ),
     Mutant(
         "told, then committed", AlarmDelivery, "_tell", _commit_before_puback, ("broker",)
+    ),
+    Mutant(
+        "the journal's commit is synced", database, "SYNCHRONOUS", lambda _real: "OFF",
+        ("power_cut",),
+    ),
+    Mutant(
+        "in the journal before it is told", Recorder, "flush", _tell_first, ("power_cut",)
     ),
     Mutant(
         "a checkpoint's offset is what was judged", Journal, "save_checkpoint",

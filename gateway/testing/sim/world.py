@@ -14,7 +14,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from gateway.alarms.journal import Journal
 from gateway.config import SiteConfig
 from gateway.ledger.ledger import Ledger, LedgerOptions, open_ledger
 from gateway.model.alarm import Alarm, AlarmEvent
-from gateway.model.errors import GatewayError
+from gateway.model.errors import GatewayError, StorageFault
 from gateway.runtime.checking import load_site
 from gateway.runtime.core import Core, Ports, open_core
 from gateway.runtime.plugins import Plugins, load_plugins
@@ -49,6 +49,15 @@ RESERVE_BYTES = 65_536
 _CUT_AT_LAST_S = 15.0  # a power cut waits no longer for the disk to be busy
 
 
+Identity = tuple[int, str, int, int]
+"""(gseq, alarm_key, occ_no, seq) of an event."""
+
+
+def identity_of(event: AlarmEvent) -> Identity:
+    alarm = event.alarm
+    return alarm.gseq, alarm.alarm_key, alarm.occ_no, alarm.seq
+
+
 @dataclass
 class Evidence:
     """What can be seen from outside when all is over."""
@@ -60,6 +69,9 @@ class Evidence:
     events: list[AlarmEvent] = field(default_factory=list)  # the journal, in order
     rows: list[Alarm] = field(default_factory=list)  # its live table
     settled_s: float | None = None  # when; None: not within the bound
+    siren: list[tuple[float, Identity]] = field(default_factory=list)  # told on the spot, and when
+    deaths: list[tuple[float, set[Identity]]] = field(default_factory=list)
+    """When, and what the journal that was left has."""
     notes: list[str] = field(default_factory=list)  # what would have failed at once
     stopped: list[tuple[float, float]] = field(default_factory=list)  # the gateway was not running
 
@@ -105,6 +117,7 @@ class World:
         self.evidence = Evidence(plan, self.devices, self.database, self.broker)
         self.core: Core | None = None
         self.lives = 0
+        self._root = root
         self._config = self._load(root)
         self._domain: Domain | None = None
         self._stores: list[Any] = []
@@ -171,11 +184,29 @@ class World:
         untold = any(t.cursor.gseq < core.journal.head for t in core.tellers.values())
         return not behind and not untold and not core.judge.cursor.depth
 
+    def _look_at_what_is_left(self) -> None:
+        """The journal as the next life will find it; a copy, since opening it mends it."""
+        left, copy = self.disk.home / "data" / "journal", self._root / "looked at"
+        found: set[Identity] = set()
+        if left.is_dir():
+            shutil.copytree(left, copy)
+            try:
+                with contextlib.closing(Journal.open(copy, reserve_bytes=RESERVE_BYTES)) as journal:
+                    found = {identity_of(event) for event in events_of(journal)}
+            except StorageFault as error:
+                self.evidence.notes.append(f"told: the journal that was left: {error}")
+            shutil.rmtree(copy)
+        self.evidence.deaths.append((self.loop.time(), found))
+
+    def _hear(self, events: Sequence[AlarmEvent]) -> None:
+        """What hangs on the gateway itself: a siren, a screen."""
+        now_s = self.loop.time()
+        self.evidence.siren += [(now_s, identity_of(event)) for event in events]
+
     def _read_journal(self) -> None:
         journal = Journal.open(self.disk.home / "data" / "journal", reserve_bytes=RESERVE_BYTES)
         try:
-            while more := journal.read(len(self.evidence.events), 500):
-                self.evidence.events += more
+            self.evidence.events += events_of(journal)
             self.evidence.rows = journal.live_rows()
             if journal.damage:
                 self.evidence.notes.append(f"journal damaged: {journal.damage.details}")
@@ -217,6 +248,7 @@ class World:
         ports = Ports(self.clock.now_ns, self._open_spool, self._open_journal, self._open_ledger)
         async with open_core(config, plugins(), ports=ports) as core:
             self._stores.append(core.registry)
+            core.event_listeners.append(self._hear)
             core.start()
             self.core = core
             waits = [asyncio.create_task(stop.wait()), asyncio.create_task(core.failed.wait())]
@@ -268,6 +300,7 @@ class World:
         else:
             self.disk.survive()
         self._close_stores()
+        self._look_at_what_is_left()
         self._death.set_result(self._down_for_s)
 
     def _close_stores(self) -> None:
@@ -354,6 +387,14 @@ class World:
 
     def _on_clock(self, fault: Fault) -> None:
         self.clock.set_off(fault.offset_s)
+
+
+def events_of(journal: Journal, page: int = 500) -> Iterator[AlarmEvent]:
+    """All of a journal, in its order."""
+    gseq = 0  # not how many there are: after damage numbers are missing
+    while more := journal.read(gseq, page):
+        yield from more
+        gseq = more[-1].alarm.gseq
 
 
 @cache
