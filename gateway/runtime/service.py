@@ -16,6 +16,7 @@ from gateway.api.server import LinkServer
 from gateway.config import SiteConfig
 from gateway.model.alarm import AlarmEvent
 from gateway.runtime.checking import load_site
+from gateway.runtime.collector import prepare_collector
 from gateway.runtime.core import Core, open_core
 from gateway.runtime.descriptors import raise_descriptor_limit
 from gateway.runtime.plugins import Plugins, load_plugins
@@ -93,6 +94,7 @@ def run_service(path: Path) -> int:
     """Raises ConfigError with every fault of the site file. Returns 1 when the disk failed and only
     a new start can help: the service manager starts it again."""
     raise_descriptor_limit()
+    prepare_collector()
     plugins = load_plugins()
     config = load_site(path, plugins)
     return asyncio.run(_run(config, plugins))
