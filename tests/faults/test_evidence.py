@@ -43,6 +43,13 @@ def test_a_whole_record_has_no_faults():
     assert edge_faults(edges, WHOLE) == []
 
 
+def test_a_worse_level_calls_again_although_the_first_was_acknowledged():
+    worse = [*WHOLE[:2], record(3, "ESC", annunciate=True)]
+    assert journal_faults(worse) == []
+    again = [*worse, record(4, "ACK"), record(5, "REA", annunciate=True)]
+    assert any("called again after ACK, gseq 5" in fault for fault in journal_faults(again))
+
+
 @pytest.mark.parametrize(
     ("records", "said"),
     [

@@ -106,6 +106,8 @@ def journal_faults(records: Sequence[JournalRecord], *, gaps: int = 0) -> list[s
             active.add(key)
         elif record.transition == "RTN":
             active.discard(key)
+        if record.transition == "ESC":
+            acknowledged.pop(key, None)  # who acknowledged has not seen the worse level
         if record.transition == "ACK":
             acknowledged[key] = record.occ_no
         elif record.annunciate and acknowledged.get(key) == record.occ_no:
