@@ -102,7 +102,8 @@ class Translator:
                 opened += 1
                 if opened > ELEMENTS_MAX:
                     return Translation(refused=[("too_many", f"over {ELEMENTS_MAX} elements")])
-                self._element(rule, _Seen(message, element, captures | found), out)
+                held = captures | found if captures else found
+                self._element(rule, _Seen(message, element, held), out)
         return out
 
     def _element(self, rule: _Rule, seen: _Seen, out: Translation) -> None:
@@ -169,8 +170,7 @@ class Translator:
         return point
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     """One element, and all that a template or a path may refer to."""
 
     message: Message
@@ -269,7 +269,9 @@ class _Rule:
         self._key_names = tuple(sorted({name for text in texts for name in text.names}))
         self._key_paths = tuple(dict.fromkeys(path for text in texts for path in text.paths))
         self.named: dict[tuple[str | int, ...], tuple[_Field, Point]] = {}
-        self._time = Source.parse(config.time)
+        self._time = time = Source.parse(config.time)
+        self._time_is_shared = time.is_received or (time.path is not None and time.path.from_root)
+        self._time_read: tuple[Message, tuple[int, Quality]] | None = None  # of the newest message
         self._times = TimeReader(config.time_format, config.time_zone)
         self._quality = None if config.quality is None else Source.parse(config.quality)
         self._qualities = {k: QUALITY_BY_WORD[word] for k, word in config.quality_map.items()}
@@ -277,6 +279,8 @@ class _Rule:
 
     def key(self, seen: _Seen) -> tuple[str | int, ...] | None:
         """All that decides an element's name and meaning, in short; None if it cannot be kept."""
+        if not self._key_paths:
+            return tuple(map(seen.captures.__getitem__, self._key_names))
         found = [path.find(seen.message.body, seen.element) for path in self._key_paths]
         if any(type(part) not in (str, int) for part in found):
             return None
@@ -309,7 +313,15 @@ class _Rule:
         return self._qualities.get(word, self._quality_unknown)
 
     def read_time(self, seen: _Seen) -> tuple[int, Quality]:
-        """The device's time, or the time of receipt and what is wrong with that."""
+        """The device's time, or the time of receipt and what is wrong with that. One for all the
+        elements of a message where it is the message's."""
+        if not self._time_is_shared:
+            return self._read_time(seen)
+        if self._time_read is None or self._time_read[0] is not seen.message:
+            self._time_read = (seen.message, self._read_time(seen))
+        return self._time_read[1]
+
+    def _read_time(self, seen: _Seen) -> tuple[int, Quality]:
         message = seen.message
         if self._time.is_received:
             stale = Quality.BAD_STALE if message.retained else Quality.GOOD

@@ -43,6 +43,9 @@ _STEP = re.compile(
 _PART = re.compile(r"\{([^{}]*)\}|([^{}]+)")
 
 
+_NO_TEXTS = ("", "")
+
+
 class _Missing:
     """What a path finds where there is nothing; JSON null is None."""
 
@@ -111,6 +114,8 @@ class _Pattern:
 
     def match(self, key: str) -> dict[str, str] | None:
         """What the captures hold, or None."""
+        if self.texts == _NO_TEXTS:  # the whole key is the one capture
+            return {self.names[0]: key} if key else None
         first, *between, last = self.texts
         if not (key.startswith(first) and key.endswith(last)):
             return None
@@ -342,10 +347,16 @@ def _walk(
             yield from _walk(found, rest, captures)
         return
     for key, child in _children(node):
-        if step.pattern is None:
-            yield from _walk(child, rest, captures)
-        elif len(key) <= _KEY_SIZE_MAX and (match := step.pattern.match(key)) is not None:
-            yield from _walk(child, rest, {**captures, **match})
+        held = captures
+        if step.pattern is not None:
+            match = step.pattern.match(key) if len(key) <= _KEY_SIZE_MAX else None
+            if match is None:
+                continue
+            held = {**captures, **match}
+        if rest:
+            yield from _walk(child, rest, held)
+        else:
+            yield held, child
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any]]:

@@ -75,12 +75,13 @@ from gateway.alarms.rows import (
     with_permit,
 )
 from gateway.alarms.timers import WAITING, Timers
-from gateway.alarms.watch import Watch, meant_from
+from gateway.alarms.watch import Part, Watch, meant_from
 from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.batch import Batch
 from gateway.model.condition import NORMAL, Conditions, RuleInstance
 from gateway.model.point import PointTable
 from gateway.model.quality import Quality
+from gateway.model.rule import Priority
 
 __all__ = ["AlarmBook", "BookConfig"]
 
@@ -153,7 +154,7 @@ class AlarmBook:
         self._fresh.clear()
         self._repeat_at.clear()
 
-    # --- from the rules
+    # --- from the rules, whose level changes come to `apply`, or in parts to `live`
 
     def declare(self, instances: Iterable[RuleInstance]) -> None:
         """Name the rule instances, so that an alarm that never was can be taken out of service."""
@@ -210,8 +211,12 @@ class AlarmBook:
         self, conditions: Conditions, instances: Sequence[RuleInstance], now_ns: int
     ) -> list[AlarmEvent]:
         """Live through level changes; events in order of time, then priority, then key."""
+        return self.live(self.in_turn(conditions, instances), now_ns)
+
+    def live(self, changes: Iterable[Change], now_ns: int) -> list[AlarmEvent]:
+        """`apply` for changes that are in their order already (`in_turn`), or a part of them."""
         events: list[AlarmEvent] = []
-        for change in self._in_order(changes_of(conditions, instances)):
+        for change in changes:
             if not change.late:  # what was due before it comes before it, in a backlog too
                 if self._relations.due_ns is not None:
                     events.extend(self._release(change.time_ns, now_ns))
@@ -221,6 +226,29 @@ class AlarmBook:
             events.extend(self._judge(change, now_ns))
         if self._relations.due_ns is not None:
             events.extend(self._release(now_ns, now_ns))
+        return events
+
+    def is_critical(self, change: Change) -> bool:
+        """Whether it is of priority 1, and of an alarm that may go before the others: one that no
+        other explains and that explains no other."""
+        if change.late or self._urgency(change) != Priority.CRITICAL:
+            return False
+        row = self._rows.get(change.instance.alarm_key)
+        if row is not None and any(map(is_automatic, row.suppressed_by)):
+            return False  # its rule was edited meanwhile; what explained it is still taken back
+        return self._relations.stands_alone(change.instance)
+
+    def live_ahead(self, changes: Iterable[Change], now_ns: int) -> list[AlarmEvent]:
+        """Changes before others that happened earlier. Nothing else is moved on in time by them, so
+        in the end every row is what it would be in turn; only `gseq` tells the difference. To be
+        given: all changes of an alarm there are, of alarms that are critical (`is_critical`)."""
+        events: list[AlarmEvent] = []
+        for change in changes:
+            until_ns = min(change.time_ns, now_ns)
+            key = change.instance.alarm_key
+            while (due := self._timers.due_of(key, until_ns)) is not None:
+                events.append(self._in_time(self._rows[key], due[1], due[0], now_ns))
+            events.extend(self._judge(change, now_ns))
         return events
 
     def levels(self, instances: Sequence[RuleInstance]) -> NDArray[np.uint8]:
@@ -330,8 +358,9 @@ class AlarmBook:
 
     # --- one condition
 
-    def _in_order(self, changes: list[Change]) -> list[Change]:
+    def in_turn(self, conditions: Conditions, instances: Sequence[RuleInstance]) -> list[Change]:
         """By time, then priority, then key; changes of one key at one time keep their order."""
+        changes = changes_of(conditions, instances)
         urgency: dict[tuple[int, str], int] = {}
         for change in changes:
             at = (change.time_ns, change.instance.alarm_key)
@@ -520,15 +549,14 @@ class AlarmBook:
 
     # --- values while active
 
-    def _observe_one(self, key: str, part: Batch, now_ns: int) -> AlarmEvent | None:
+    def _observe_one(self, key: str, part: Part, now_ns: int) -> AlarmEvent | None:
         row, instance = self._rows[key], self._instances.get(key)
         if instance is None or not instance.measures:
             return None  # a slope or a count is no sample of the point
         first = meant_from(row, part) if row.planned else None
         if first is not None:
-            time_ns, value = int(part.source_time_ns[first]), float(part.value[first])
-            told = Told(time_ns, now_ns, value, row.limit)
-            return self._call_for(row, told, int(part.quality[first]))
+            told = Told(part.time_ns[first], now_ns, part.value[first], row.limit)
+            return self._call_for(row, told, part.quality[first])
         peak = self._watch.peak_of(row, part)
         if peak is not None:
             self._rows[key] = with_changes(row, {"peak": peak})

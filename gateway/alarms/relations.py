@@ -214,6 +214,11 @@ class Relations:
 
     # --- answers
 
+    def stands_alone(self, instance: RuleInstance) -> bool:
+        """Whether its alarm can neither explain another nor be explained."""
+        silent = instance.rule.kind in self._silence_kinds
+        return not silent and not any(group.has(instance) for group in self._groups)
+
     def depth(self, key: str) -> int:
         """Links before what is behind them, where one instant brings the silence of both."""
         place = self._places.get(key)

@@ -75,6 +75,13 @@ class Timers:
                 found.append((due_ns, key, wanted[1]))
         return found
 
+    def due_of(self, key: str, now_ns: int) -> tuple[int, Transition] | None:
+        """The deadline of one row, if it is reached; its entry in the heap is outdated then."""
+        wanted = self._next.get(key)
+        if wanted is None or wanted[0] > now_ns:
+            return None
+        return self._next.pop(key)
+
     def step(self, row: Alarm) -> EscalationStep:
         """The escalation step that is due of a row."""
         return self._steps[row.priority][row.overdue_step]

@@ -10,7 +10,8 @@ Limits: one entry for each active alarm. Not here: rows and events (book.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,15 @@ from gateway.model.quality import BAD, Quality
 
 PEAK_INTERVAL_NS = 1 * SECOND_NS
 """A row's peak moves at most this often."""
+
+
+class Part(NamedTuple):
+    """Usable samples of one point, by time. Plain numbers: in a flood there is one sample for each
+    of ten thousand points, and an array of one costs more than all that is done with it."""
+
+    time_ns: Sequence[int]
+    value: Sequence[float]
+    quality: Sequence[int]
 
 
 class Watch:
@@ -53,7 +63,7 @@ class Watch:
                 self._indices = None
             self._peak_moved_ns.pop(key, None)
 
-    def parts(self, batch: Batch, points: PointTable) -> Iterator[tuple[str, Batch]]:
+    def parts(self, batch: Batch, points: PointTable) -> Iterator[tuple[str, Part]]:
         """The usable samples of every point with an active alarm, by time, for each of those."""
         if not len(batch) or not self._active_at:
             return
@@ -63,22 +73,30 @@ class Watch:
             return
         rows = rows[np.lexsort((batch.source_time_ns[rows], batch.point_index[rows]))]
         point = batch.point_index[rows]
-        for part in np.split(rows, np.flatnonzero(np.diff(point)) + 1):
-            point_id = points[int(batch.point_index[part[0]])].id
-            for key in sorted(self._active_at[point_id]):
-                yield key, batch.take(part)
+        times, values = batch.source_time_ns[rows].tolist(), batch.value[rows].tolist()
+        qualities, start = batch.quality[rows].tolist(), 0
+        edges = np.flatnonzero(np.diff(point)) + 1
+        for index, end in zip(
+            point[np.append(0, edges)].tolist(), [*edges.tolist(), len(rows)], strict=True
+        ):
+            part = Part(times[start:end], values[start:end], qualities[start:end])
+            for key in sorted(self._active_at[points[index].id]):
+                yield key, part
+            start = end
 
-    def peak_of(self, row: Alarm, part: Batch) -> float | None:
+    def peak_of(self, row: Alarm, part: Part) -> float | None:
         """The row's peak after these samples, if it moved and is not to wait a little."""
         key, since_ns = row.alarm_key, row.active_time_ns or 0
-        newest_ns = int(part.source_time_ns[-1])
+        newest_ns = part.time_ns[-1]
         if newest_ns - self._peak_moved_ns.get(key, since_ns - PEAK_INTERVAL_NS) < PEAK_INTERVAL_NS:
             return None
-        values = part.value[part.source_time_ns >= since_ns]
-        if row.value is None or not len(values):
+        if row.value is None:
+            return None
+        values = [v for t, v in zip(part.time_ns, part.value, strict=True) if t >= since_ns]
+        if not values:
             return None
         down = is_down(row)
-        peak = further(row.peak, float(values.min() if down else values.max()), down)
+        peak = further(row.peak, min(values) if down else max(values), down)
         if peak == row.peak:
             return None
         self._peak_moved_ns[key] = newest_ns
@@ -92,10 +110,12 @@ class Watch:
         return self._indices[1]
 
 
-def meant_from(row: Alarm, part: Batch) -> int | None:
+def meant_from(row: Alarm, part: Part) -> int | None:
     """Position of the first sample since the activation that no calibration made."""
-    sound = (part.quality != Quality.UNCERTAIN_CALIBRATING) & (
-        part.source_time_ns > (row.active_time_ns or 0)
+    since_ns = row.active_time_ns or 0
+    sound = (
+        at
+        for at, (time_ns, quality) in enumerate(zip(part.time_ns, part.quality, strict=True))
+        if quality != Quality.UNCERTAIN_CALIBRATING and time_ns > since_ns
     )
-    found = np.flatnonzero(sound)
-    return int(found[0]) if len(found) else None
+    return next(sound, None)

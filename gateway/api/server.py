@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 PUSH_INTERVAL_S = 1.0
 ALARM_SPACING_S = 0.2  # a flood of 500 alarms is five lists a second, not 500
+ALARM_REST = 4  # times what a list took: ten thousand rows may not take the loop from the judge
 HELLO_TIMEOUT_S = 5.0
 SLOW_PEER_S = 5.0
 PEERS_MAX = 8  # a web process, its successor, and a few tools
@@ -151,11 +152,14 @@ class LinkServer:
             await asyncio.sleep(due - loop.time())
 
     async def _pump_alarms(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._alarms_changed.wait()
             self._alarms_changed.clear()
+            began_s = loop.time()
             await self._push("alarms")
-            await asyncio.sleep(ALARM_SPACING_S)
+            took_s = loop.time() - began_s
+            await asyncio.sleep(max(ALARM_SPACING_S, ALARM_REST * took_s))
 
     # ----------------------------------------------------------------- peers
 

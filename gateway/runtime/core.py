@@ -577,6 +577,7 @@ def _add_sink(core: Core, config: PluginConfig) -> None:
             sink=kind.build_alarms(config.settings, context),
             standing=core.judge.standing,
             unrecorded=core.judge.unrecorded,
+            is_flooded=lambda: bool(core.judge.verdicts),
             heartbeat=lambda: heartbeat(core),
             latency=core.latency,
             counters=counters,

@@ -9,13 +9,16 @@ the spool offset it belongs to; the cursor is committed after that. A restart lo
 checkpoint and judges the rows since again: the same history gives the same conditions, and the book
 drops those it has already lived through, so nothing is raised twice and no timer starts afresh.
 
+**A flood** is lived through in pieces (verdicts.py): between two of them rows that came in
+meanwhile are judged, the loop lives on, and what is critical goes first.
+
 **Rows the disk did not take** come from the intake by memory (intake.py), after what the spool held
 before them. They move no offset: once the disk takes rows again everything is as if a device had
 sent them early. A spool that cannot be read does not stop them either.
 
-A checkpoint is only ever taken between two chunks that were judged and recorded whole, and while no
+A checkpoint is only ever taken when all that was read is judged and recorded whole, and while no
 event waits for the journal: cancelled or failed in the middle, none is taken, and the next start
-judges the chunk again.
+judges it again. In a flood without end reading stops now and then for one to be taken.
 
 **How far the clock counts.** Timers fire up to the moment up to which everything received has been
 read (`_known_to_ns`), which is not always now: with a backlog it is when the last row in hand came
@@ -51,6 +54,7 @@ from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.live import LiveTable
 from gateway.runtime.recorder import Recorder
 from gateway.runtime.threads import to_the_end
+from gateway.runtime.verdicts import PIECE_MAX, Verdicts, Work
 from gateway.spool import Chunk, Cursor
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,8 @@ READ_ROWS_MAX = 20_000
 DERIVED_TIMEOUT_S = 2.0  # what is stored may wait; what is judged may not
 UNDURABLE_WAIT_MAX_NS = 5_000_000_000  # a disk that hangs longer no longer holds the timers
 PAUSE_S = 2.0  # between two steps: longer means that the process was stopped
+VERDICTS_MAX = 20_000  # judged and not lived through: beyond it nothing more is read
+UNFINISHED_MAX_S = 15.0  # without a moment in which a checkpoint could be taken
 STEP_BACK_NS = 1_000_000_000  # a clock that went back further is not drift
 
 
@@ -99,14 +105,18 @@ class Judge:
     book: AlarmBook = field(init=False)
     judged_count: int = field(default=0, init=False)
     recorder: Recorder = field(init=False)
+    verdicts: Verdicts = field(default_factory=Verdicts, init=False)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     from_memory_count: int = field(default=0, init=False)
     _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
     _newest_read_ns: int = field(default=0, init=False)
     _cannot_read: bool = field(default=False, init=False)
     _done: int = field(default=0, init=False)  # every row before it is judged and recorded
+    _judged_to: int = field(default=0, init=False)  # every row before it is judged
     _saved_at: int = field(default=-1, init=False)
-    _is_whole: bool = field(default=True, init=False)  # not in the middle of a chunk
+    _is_whole: bool = field(default=True, init=False)  # nothing is judged and not recorded
+    _whole_s: float = field(default=0.0, init=False)  # when that was so
+    _ticked_s: float = field(default=0.0, init=False)
     _failed: bool = field(default=False, init=False)
     _poison: Poison | None = field(default=None, init=False)
     _points_version: int = field(default=-1, init=False)
@@ -144,8 +154,9 @@ class Judge:
         offset = self._load_checkpoint()
         self.rules.adopt(self.book.levels(self.rules.instances))
         await self.cursor.seek(offset)
-        self._done = self._saved_at = offset
-        self._is_whole = True
+        self._done = self._judged_to = self._saved_at = offset
+        self.verdicts.clear()
+        self._is_whole, self._whole_s = True, self.monotonic_s()
         self._settle_until_s = self.monotonic_s() + self.settle_s
         self._forget_the_future(self.now_ns())
 
@@ -183,7 +194,7 @@ class Judge:
 
     async def run(self) -> None:
         """Judge until cancelled; the last act is a checkpoint."""
-        if self._failed:
+        if self._failed or not self._is_whole:  # cancelled in the middle: what was left is unknown
             await self.restore()
             self._failed = False
         self.status("judging")
@@ -222,8 +233,9 @@ class Judge:
             waits.add(unsaved.arrival())  # else it is done already: no wait at all
         if not self._cannot_read:
             waits.add(self._reading)
-        await asyncio.wait(waits, timeout=self.tick_interval_s, return_when=asyncio.FIRST_COMPLETED)
-        chunk = self._read() if self._reading.done() else None
+        timeout_s = 0 if self.verdicts else self.tick_interval_s
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        chunk = self._read() if self._reading.done() and self._has_room() else None
         self.intake.judge_stuck(self.now_ns() - UNDURABLE_WAIT_MAX_NS)
         async with self._lock:
             await self.recorder.flush(only_if_due=True)
@@ -233,9 +245,25 @@ class Judge:
             if oldest_ns is not None and self._is_turn_of(oldest_ns):
                 await self._judge_unsaved()
             elif chunk is None and not self.cursor.depth:  # no tick overtakes rows that are there
-                known_ns = self._known_to_ns(Batch.empty())
-                if known_ns > 0:  # else nothing was heard since the start: too soon to miss it
-                    await self._judge(Batch.empty(), known_ns)
+                await self._tick()
+            if self.verdicts:
+                await self._live_piece()
+
+    def _has_room(self) -> bool:
+        """Whether more may be judged: not too much waits, and not for too long."""
+        waits = self.verdicts.count
+        unfinished_s = self.monotonic_s() - self._whole_s
+        return not waits or (waits < VERDICTS_MAX and unfinished_s < UNFINISHED_MAX_S)
+
+    async def _tick(self) -> None:
+        """What time alone does; in a flood not between any two pieces."""
+        now_s = self.monotonic_s()
+        if self.verdicts and now_s - self._ticked_s < self.tick_interval_s:
+            return
+        self._ticked_s = now_s
+        known_ns = await self._known_to_ns(Batch.empty())
+        if known_ns > 0:  # else nothing was heard since the start: too soon to miss it
+            await self._judge(Batch.empty(), known_ns)
 
     def _is_turn_of(self, unsaved_ns: int) -> bool:
         """Rows that are durable nowhere are judged after those on the disk that came before."""
@@ -265,11 +293,12 @@ class Judge:
     async def _judge_unsaved(self) -> None:
         """The oldest batch the disk did not take. One that fails is halved, as any other, until
         its poison stands alone."""
+        await self._live_through()  # a failure in it would not be these rows'
         unsaved = self.intake.unsaved
         batch = unsaved.take()
         assert batch is not None
         try:
-            await self._judge(batch, self._known_to_ns(batch))
+            await self._judge(batch, await self._known_to_ns(batch), at_once=True)
         except Exception:
             if len(batch) == 1:
                 self._say_not_judged(batch, "held in memory")
@@ -282,17 +311,17 @@ class Judge:
         self.from_memory_count += len(batch)
 
     async def _judge_chunk(self, chunk: Chunk) -> None:
-        if self._poison == Poison(chunk.start, chunk.end) and len(chunk.batch) == 1:
+        span = (chunk.start, chunk.end)
+        if self._poison == Poison(*span) and len(chunk.batch) == 1:
+            await self._live_through()
             self._pass_over(chunk)
         else:
-            try:
-                await self._judge(chunk.batch, self._known_to_ns(chunk.batch))
-            except Exception:
-                self._poison = Poison(chunk.start, chunk.end)
-                raise
+            known_ns, at_once = await self._known_to_ns(chunk.batch), self._poison is not None
+            await self._judge(chunk.batch, known_ns, span=span, at_once=at_once)
             if self._poison is not None and chunk.end >= self._poison.end:
                 self._poison = None
-        self._done = chunk.end
+        self._judged_to = chunk.end
+        self._notice_whole()
 
     async def judge_all(self, known_ns: int, *, at_event_time: bool = False) -> None:
         """Judge every row there is, then the clock up to `known_ns`: what a replay does instead of
@@ -303,10 +332,11 @@ class Judge:
             chunks.append(chunk)
         async with self._lock:
             self._at_event_time = at_event_time
-            await self._judge(Batch.concat([chunk.batch for chunk in chunks]), known_ns)
+            batch = Batch.concat([chunk.batch for chunk in chunks])
+            await self._judge(batch, known_ns, at_once=True)
             await self.recorder.drain()
             if chunks:
-                self._done = chunks[-1].end
+                self._done = self._judged_to = chunks[-1].end
 
     def _rows_max(self) -> int:
         """All there is; but up to rows that failed, then half of them at a time."""
@@ -330,10 +360,12 @@ class Judge:
         name = self.points[point].id if point < len(self.points) else str(point)
         log.critical("NOT JUDGED: one sample of %s %s fails alone", name, where)
 
-    def _known_to_ns(self, batch: Batch) -> int:
+    async def _known_to_ns(self, batch: Batch) -> int:
         """Up to when everything that was received has been read."""
         now_ns, now_s = self.now_ns(), self.monotonic_s()
-        self._notice_steps(now_ns, now_s)
+        if self._notice_steps(now_ns, now_s):
+            await self._live_through()  # else its times would come after
+            self._forget_the_future(now_ns)
         known_ns = now_ns
         pending_ns = self.intake.oldest_pending_ns
         if pending_ns is not None:
@@ -344,17 +376,16 @@ class Judge:
         self._known_ns = known_ns
         return known_ns
 
-    def _notice_steps(self, now_ns: int, now_s: float) -> None:
-        """A process that was stopped, and a clock that was set back."""
+    def _notice_steps(self, now_ns: int, now_s: float) -> bool:
+        """A process that was stopped; whether the clock was set back."""
         last_s, last_ns = self._last_s, self._last_ns
         self._last_s, self._last_ns = now_s, now_ns
         if last_s is None:
-            return
+            return False
         if now_s - last_s > PAUSE_S + self.tick_interval_s:
             self.counters.count("paused")
             self._settle_until_s = now_s + self.settle_s
-        if now_ns < last_ns - STEP_BACK_NS:
-            self._forget_the_future(now_ns)
+        return now_ns < last_ns - STEP_BACK_NS
 
     def _forget_the_future(self, now_ns: int) -> None:
         """Nothing remembered may lie in the future: every row from now on would be late, and
@@ -371,25 +402,85 @@ class Judge:
         self.live.forget_after(now_ns)
         self._known_ns = now_ns
 
-    async def _judge(self, batch: Batch, known_ns: int) -> None:
+    async def _judge(
+        self,
+        batch: Batch,
+        known_ns: int,
+        *,
+        span: tuple[int, int] | None = None,
+        at_once: bool = False,
+    ) -> None:
+        """Judge, and live through what comes of it: now if it is little, else piece by piece in the
+        steps to come. `span`: the rows' offsets."""
+        if self.points.version != self._points_version:
+            await self._live_through()  # it was judged by what the rules were
         self._is_whole = False
+        try:
+            work = await self._evaluate(batch, known_ns)
+        except Exception:
+            self._blame(span)
+            raise
+        work.span = span
+        self.live.update(batch)
+        self.verdicts.put(work, self.book.is_critical)
+        if at_once or self.verdicts.count <= PIECE_MAX:
+            await self._live_through()
+
+    async def _evaluate(self, batch: Batch, known_ns: int) -> Work:
+        since_ns = self._since_ns(batch)
         events = await self._refresh()
-        result = self.rules.evaluate(batch, known_ns)
+        result, instances = self.rules.evaluate(batch, known_ns), self.rules.instances
+        work = Work(batch, known_ns, since_ns, derived=result.derived)
+        work.judged_count = len(batch) - result.derived_seen_count
         if self._at_event_time:
             for at_ns, part in by_time(result.conditions):
-                events += self.book.apply(part, self.rules.instances, at_ns)
+                events += self.book.apply(part, instances, at_ns)
         else:
-            events += self.book.apply(result.conditions, self.rules.instances, known_ns)
-        events += self.book.observe(batch, self.points, known_ns)
-        events += self.book.tick(self.now_ns())
-        self.live.update(batch)
+            work.changes.extend(self.book.in_turn(result.conditions, instances))
         if events:
-            await self._record(events, self._since_ns(batch))
-        await self._store_derived(result.derived)
-        self.judged_count += len(batch) - result.derived_seen_count
+            await self._record(events, since_ns)
         if result.late_count:
             self.counters.count("late", result.late_count)
-        self._is_whole = True
+        return work
+
+    def _blame(self, span: tuple[int, int] | None) -> None:
+        """Rows on which judging failed, if the spool has them: fewer of them at a time."""
+        if span is not None:
+            self._poison = Poison(*span)
+
+    async def _live_through(self) -> None:
+        """All that waits."""
+        while self.verdicts:
+            await self._live_piece()
+
+    async def _live_piece(self) -> None:
+        """Live through a few changes and record them; with the last of a work, what is to be done
+        after it."""
+        piece = self.verdicts.take()
+        work = piece.work
+        self._is_whole = False
+        try:
+            live = self.book.live_ahead if piece.is_ahead else self.book.live
+            events = live(piece.changes, work.known_ns)
+            if piece.is_last:
+                events += self.book.observe(work.batch, self.points, work.known_ns)
+                if not self.verdicts:
+                    events += self.book.tick(self.now_ns())
+            if events:
+                await self._record(events, work.since_ns)
+            if piece.is_last:
+                await self._store_derived(work.derived)
+        except Exception:
+            self._blame(work.span)
+            raise
+        if piece.is_last:
+            self.judged_count += work.judged_count
+        self._notice_whole()
+
+    def _notice_whole(self) -> None:
+        if not self.verdicts:
+            self._is_whole, self._whole_s = True, self.monotonic_s()
+            self._done = self._judged_to
 
     async def _store_derived(self, derived: Batch) -> None:
         """Judged already: a full or faulty spool costs their history, never the next alarm."""
@@ -403,6 +494,8 @@ class Judge:
     async def refresh(self) -> None:
         """Take in new points now, before any of their rows."""
         async with self._lock:
+            if self.points.version != self._points_version:
+                await self._live_through()
             events = await self._refresh()
             if events:
                 await self._record(events, 0)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.alarms.commands import Action, Refusal, Role
 from gateway.alarms.commands import Command as BookCommand
@@ -82,6 +83,7 @@ class CoreView:
         self._reads = asyncio.Semaphore(2)
         self._rates: dict[str, RateMeter] = {}
         self._watch = ChangeWatch()
+        self._adapter_points: tuple[int, dict[str, NDArray[np.int64]]] = (-1, {})
 
     # ------------------------------------------------------------------ from memory
 
@@ -216,14 +218,12 @@ class CoreView:
 
     def _adapters(self, time_ns: int) -> list[wire.AdapterRow]:
         core = self._core
-        by_adapter: dict[str, list[int]] = {}
-        for index, point in enumerate(core.points):
-            by_adapter.setdefault(point.adapter, []).append(index)
+        by_adapter, none = self._points_by_adapter(), np.empty(0, np.int64)
         rows = []
         for adapter in core.config.adapters:
             component = f"adapter {adapter.name}"
-            indices = np.array(by_adapter.get(adapter.name, []), np.int64)
-            indices = indices[indices < len(core.live)]
+            own = by_adapter.get(adapter.name, none)
+            indices = own[own < len(core.live)]
             newest = int(core.live.time_ns[indices].max()) if len(indices) else 0
             counts = self._counts(component)
             status = core.status(component)
@@ -235,12 +235,24 @@ class CoreView:
                     detail=status.detail,
                     since_ms=self._since_ms(component, status.state, time_ns),
                     last_sample_ms=newest // NS_PER_MS if newest else None,
-                    point_count=len(by_adapter.get(adapter.name, [])),
+                    point_count=len(own),
                     rate_per_s=self._rate(component, time_ns, counts.accepted),
                     counts=counts,
                 )
             )
         return rows
+
+    def _points_by_adapter(self) -> dict[str, NDArray[np.int64]]:
+        """Sorted out anew when there are new points: the status is asked for every second."""
+        points = self._core.points
+        version, found = self._adapter_points
+        if version != points.version:
+            lists: dict[str, list[int]] = {}
+            for index, point in enumerate(points):
+                lists.setdefault(point.adapter, []).append(index)
+            found = {name: np.array(indices, np.int64) for name, indices in lists.items()}
+            self._adapter_points = (points.version, found)
+        return found
 
     def _spool(self) -> wire.SpoolRow:
         core, stats = self._core, self._core.spool.stats()

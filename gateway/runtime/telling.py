@@ -3,8 +3,10 @@ and one connection each, so that none can delay another.
 
 Alarm events are told in the order of the journal, except where a sink is behind: then everything
 about alarms that have an event of priority 1 waiting goes first. The order of one alarm's events is
-never changed. A connection begins with the newest state of every alarm, so what stands is right at
-once, however long the backlog of events behind it; a state never goes back in time.
+never changed. While a flood is being recorded only those are told, and the rest once it is on
+record, or after `HOLD_MAX_S`: telling and recording share a processor, and the record comes first.
+A connection begins with the newest state of every alarm, so what stands is right at once, however
+long the backlog of events behind it; a state never goes back in time.
 
 Not here: samples (deliver.py).
 """
@@ -29,6 +31,9 @@ from gateway.runtime.threads import to_the_end
 _EVENTS_MAX = 500  # about a tenth of a second of telling: a heartbeat is never far
 _AHEAD_MAX = 20_000  # gseqs told before their turn; beyond it the journal's order is kept
 HEARTBEAT_INTERVAL_S = 5.0
+HOLD_MAX_S = 2.0
+"""In which ten thousand alarms are to be on record (the flood of the fault table)."""
+_HELD_WAIT_S = 0.05
 
 
 @dataclass
@@ -46,7 +51,9 @@ class AlarmDelivery:
     status: LinkStatus
     now_ns: NowNs
     unrecorded: Callable[[], Collection[str]] = frozenset
+    is_flooded: Callable[[], bool] = lambda: False  # more is to be recorded at once
     told_count: int = field(default=0, init=False)
+    _held_from_s: float | None = field(default=None, init=False)
     _ahead: set[int] = field(default_factory=set, init=False)  # told, and not committed yet
     _scan_at: int | None = field(default=None, init=False)  # how far the urgent ones are told
     _scan_to: int = field(default=0, init=False)  # the head when looking for them began
@@ -72,7 +79,9 @@ class AlarmDelivery:
                     await self.sink.heartbeat(self.heartbeat())
                     next_beat_s = loop.time() + HEARTBEAT_INTERVAL_S
                 if not told_some:
-                    await self._wait(next_beat_s - loop.time())
+                    rest_s = next_beat_s - loop.time()
+                    held = self._held_from_s is not None
+                    await self._wait(min(rest_s, _HELD_WAIT_S) if held else rest_s)
         finally:
             await self.sink.close()
 
@@ -83,11 +92,14 @@ class AlarmDelivery:
     async def _tell(self) -> bool:
         """One chunk of events, if there are any."""
         self._wake.clear()
-        urgent = await self._urgent()
+        holds = self._holds()
+        urgent = await self._urgent(at_once=holds)
         if urgent:
             await self._write(urgent)
             self._ahead.update(event.alarm.gseq for event in urgent)
             return True
+        if holds:
+            return False
         events = await to_the_end(self.cursor.read, _EVENTS_MAX)
         if not events:
             return False
@@ -105,11 +117,22 @@ class AlarmDelivery:
             self.latency.stop(event.alarm.gseq, told_ns)
         self.told_count += len(events)
 
-    async def _urgent(self) -> list[AlarmEvent]:
-        """Of a backlog, the next events of alarms that have one of priority 1 waiting. Looked for
-        from the cursor on: an earlier, less urgent event of the same alarm goes before it."""
+    def _holds(self) -> bool:
+        """Whether what is not urgent waits for the flood to be on record."""
+        if not self.is_flooded():
+            self._held_from_s = None
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if self._held_from_s is None:
+            self._held_from_s = now_s
+        return now_s - self._held_from_s < HOLD_MAX_S
+
+    async def _urgent(self, *, at_once: bool) -> list[AlarmEvent]:
+        """Of a backlog, or `at_once`, the next events of alarms that have one of priority 1
+        waiting. Looked for from the cursor on: an earlier, less urgent event of the same alarm
+        goes before it."""
         head, start = self.journal.head, self.cursor.gseq
-        if head - start <= _EVENTS_MAX or len(self._ahead) >= _AHEAD_MAX:
+        if (not at_once and head - start <= _EVENTS_MAX) or len(self._ahead) >= _AHEAD_MAX:
             return []
         if self._scan_at is None:
             since, self._scan_to = max(self._scan_to, start), head

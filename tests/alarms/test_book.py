@@ -1,6 +1,5 @@
 """The book: occurrences, numbers, what is heard, what is dropped."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from gateway.model.point import Point, PointTable
 from gateway.model.quality import Quality
 from gateway.model.rule import Priority
 from gateway.testing.alarms import Row, S, make_conditions, make_instance
+from gateway.testing.effort import calls_of
 
 KEY = "ch4.001:ch4.limit"
 CALIBRATING = Quality.UNCERTAIN_CALIBRATING
@@ -538,31 +538,24 @@ def test_a_flood_of_ten_thousand_activations_is_lived_through_at_once_and_in_ord
     ]
     rows = make_conditions(*[(i, "H", 5 * S) for i in range(size)], instances=instances)
     book = AlarmBook(1)
-    started = time.perf_counter()
     events = book.apply(rows, instances, 6 * S)
-    elapsed_s = time.perf_counter() - started
     assert [e.alarm.priority for e in events] == sorted(e.alarm.priority for e in events)
     assert [e.alarm.gseq for e in events] == list(range(1, size + 1))
     assert sum(e.annunciate for e in events) == size
-    assert elapsed_s < 30, "a quiet machine takes half a second"
 
 
 @pytest.mark.slow
-def test_a_flood_of_ten_thousand_is_lived_through_and_recorded_in_seconds(tmp_path) -> None:
-    """The figure of the design is under 2 s for both; the bound leaves room for a busy machine."""
+def test_a_flood_of_ten_thousand_is_lived_through_and_recorded_whole(tmp_path) -> None:
+    """How fast: `hazard-gateway bench alarms`."""
     from gateway.alarms.journal import Journal
 
     instances = [make_instance(f"p{n}") for n in range(10_000)]
     rows = [Row(n, "H", 1_000 * S + n) for n in range(10_000)]
     conditions = make_conditions(*rows, instances=instances)
     journal, book = Journal.open(tmp_path, reserve_bytes=0), AlarmBook(1)
-    began_s = time.process_time()
     events = book.apply(conditions, instances, 2_000 * S)
     journal.append(events)
-    took_s = time.process_time() - began_s
-    print(f"10,000 activations lived through and recorded: {took_s:.2f} s of processor time")
     assert (len(events), journal.head) == (10_000, 10_000)
-    assert took_s < 8
     journal.close()
 
 
@@ -578,12 +571,10 @@ def test_the_standing_list_of_fifty_thousand_is_put_in_order_once_and_then_kept(
     book.apply(
         make_conditions(Row(7, "", 200_000 * S), instances=instances), instances, 200_001 * S
     )
-    began_s = time.process_time()
+    looks = calls_of(book.standing)
+    assert looks < 1_000, f"{looks} calls: every row was looked at"
     again = book.standing()
-    took_s = time.process_time() - began_s
-    print(f"standing list of 50,000 after one change: {took_s * 1000:.1f} ms")
     assert [row.alarm_key for row in again] == [key for _, _, key in order]
-    assert took_s < 1
 
 
 def test_the_samples_of_a_point_do_not_move_the_peak_of_a_slope_made_of_them() -> None:

@@ -307,15 +307,15 @@ async def test_a_failure_of_our_own_loses_no_row_and_repeats_no_event(tmp_path) 
     async with House(tmp_path).open() as house:
         await house.send([("g1", 1.2, 1)])
         await house.send([("g1", 1.2, 5)])
-        apply, failures = house.judge.book.apply, [AssertionError("a bug")]
+        live, failures = house.judge.book.live, [AssertionError("a bug")]
 
         def failing(*arguments):
-            events = apply(*arguments)
+            events = live(*arguments)
             if events and failures:
                 raise failures.pop()
             return events
 
-        house.judge.book.apply = failing
+        house.judge.book.live = failing
         with pytest.raises(AssertionError, match="a bug"):
             await house.judge.run()
         await house.judge_all(save=True)

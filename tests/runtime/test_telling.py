@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from gateway.alarms.journal import Journal
 from gateway.model.errors import Unavailable
+from gateway.model.rule import Priority
 from gateway.runtime.counters import CounterTable, StatusCell
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.telling import AlarmDelivery
+from gateway.testing.alarms import make_event
 
 NOW = 1_790_000_000_000_000_000
 
@@ -219,4 +222,43 @@ async def test_told_ahead_has_a_limit_and_then_the_journal_s_order_is_kept(
     journal.append(backlog(2_000, urgent_at=1))
     await tell_all(journal, channel, 2_000)
     assert sorted(channel.told) == list(range(1, 2_001))
+    journal.close()
+
+
+async def test_while_a_flood_is_recorded_only_what_is_critical_is_told(tmp_path) -> None:
+    journal, channel = Journal.open(tmp_path), Channel()
+    flooded = True
+    delivery = teller(journal, channel)
+    delivery.is_flooded = lambda: flooded
+    many = [make_event(n, key=f"p{n}:r", seq=1) for n in range(1, 10)]
+    alarm = replace(many[6].alarm, priority=Priority.CRITICAL)
+    journal.append([*many[:6], replace(many[6], alarm=alarm), *many[7:]])
+    task = asyncio.create_task(delivery.run())
+    async with asyncio.timeout(10):
+        while not channel.told:
+            await asyncio.sleep(0)
+        for _ in range(50):  # it could tell the others now
+            await asyncio.sleep(0)
+        assert channel.told == [7]
+        flooded = False  # and nothing more is recorded that would wake it
+        while len(channel.told) < 9:
+            await asyncio.sleep(0.001)
+    assert channel.told == [7, 1, 2, 3, 4, 5, 6, 8, 9]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    journal.close()
+
+
+async def test_a_flood_without_end_is_told_all_the_same(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("gateway.runtime.telling.HOLD_MAX_S", 0.0)
+    journal, channel = Journal.open(tmp_path), Channel()
+    delivery = teller(journal, channel)
+    delivery.is_flooded = lambda: True
+    journal.append(events(5))
+    task = asyncio.create_task(delivery.run())
+    async with asyncio.timeout(10):
+        await channel.quiet.wait()
+    assert channel.told == [1, 2, 3, 4, 5]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     journal.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -112,11 +111,9 @@ def test_nesting_is_limited_and_brackets_inside_texts_do_not_count():
     ],
     ids=["quotes outside", "string without end", "brackets", "backslashes"],
 )
-def test_large_nonsense_is_refused_at_once(data):
-    began_s = time.process_time()
-    with pytest.raises(RemoteProtocolError):
+def test_large_nonsense_is_refused(data):
+    with pytest.raises(RemoteProtocolError):  # how long it takes: make fuzz, which asks a clock
         codec.decode(data)
-    assert time.process_time() - began_s < 2  # some hundredths; it grew with the square
 
 
 def test_a_payload_over_the_limit_is_refused_before_it_is_read():
