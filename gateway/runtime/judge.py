@@ -111,6 +111,7 @@ class Judge:
     _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
     _newest_read_ns: int = field(default=0, init=False)
     _cannot_read: bool = field(default=False, init=False)
+    _is_ahead: bool = field(default=False, init=False)  # what is remembered lies in the future
     _done: int = field(default=0, init=False)  # every row before it is judged and recorded
     _judged_to: int = field(default=0, init=False)  # every row before it is judged
     _saved_at: int = field(default=-1, init=False)
@@ -158,7 +159,7 @@ class Judge:
         self.verdicts.clear()
         self._is_whole, self._whole_s = True, self.monotonic_s()
         self._settle_until_s = self.monotonic_s() + self.settle_s
-        self._forget_the_future(self.now_ns())
+        self._is_ahead = self._newest_ns() > self.now_ns() + self.clock_tolerance_ns
 
     def _load_checkpoint(self) -> int:
         """The offset to go on from; what cannot be used is counted and never stops the start."""
@@ -261,6 +262,8 @@ class Judge:
         if self.verdicts and now_s - self._ticked_s < self.tick_interval_s:
             return
         self._ticked_s = now_s
+        if self._is_ahead:
+            self._forget_the_future(self.now_ns())
         known_ns = await self._known_to_ns(Batch.empty())
         if known_ns > 0:  # else nothing was heard since the start: too soon to miss it
             await self._judge(Batch.empty(), known_ns)
@@ -298,7 +301,7 @@ class Judge:
         batch = unsaved.take()
         assert batch is not None
         try:
-            await self._judge(batch, await self._known_to_ns(batch), at_once=True)
+            await self._judge_rows(batch, None, at_once=True)
         except Exception:
             if len(batch) == 1:
                 self._say_not_judged(batch, "held in memory")
@@ -316,12 +319,33 @@ class Judge:
             await self._live_through()
             self._pass_over(chunk)
         else:
-            known_ns, at_once = await self._known_to_ns(chunk.batch), self._poison is not None
-            await self._judge(chunk.batch, known_ns, span=span, at_once=at_once)
+            await self._judge_rows(chunk.batch, span, at_once=self._poison is not None)
             if self._poison is not None and chunk.end >= self._poison.end:
                 self._poison = None
         self._judged_to = chunk.end
         self._notice_whole()
+
+    async def _judge_rows(
+        self, batch: Batch, span: tuple[int, int] | None, *, at_once: bool
+    ) -> None:
+        """Rows that came in before the clock was set back, while nobody judged, tell of a time to
+        come: they are judged by it, and then it is forgotten, or everything after would be late
+        and call nobody. Forgotten up to the receipt of the next row, not up to now: that row may
+        have waited too."""
+        now_ns = self.now_ns()
+        ahead = np.flatnonzero(batch.received_time_ns > now_ns + self.clock_tolerance_ns)
+        if len(ahead):
+            before = batch.take(slice(0, int(ahead[-1]) + 1))
+            await self._judge(before, await self._known_to_ns(before), span=span, at_once=True)
+            self._is_ahead = True
+            batch = batch.take(slice(int(ahead[-1]) + 1, None))
+            if not len(batch):
+                return
+        if self._is_ahead:
+            came_ns = min(now_ns, int(batch.received_time_ns.min()))
+            self._forget_the_future(came_ns - self.clock_tolerance_ns)  # its device may be slow
+        known_ns = await self._known_to_ns(batch)
+        await self._judge(batch, known_ns, span=span, at_once=at_once)
 
     async def judge_all(self, known_ns: int, *, at_event_time: bool = False) -> None:
         """Judge every row there is, then the clock up to `known_ns`: what a replay does instead of
@@ -387,12 +411,16 @@ class Judge:
             self._settle_until_s = now_s + self.settle_s
         return now_ns < last_ns - STEP_BACK_NS
 
+    def _newest_ns(self) -> int:
+        """The latest moment anything remembered tells of."""
+        return max(self.book.newest_judged_ns(), self.rules.newest_heard_ns())
+
     def _forget_the_future(self, now_ns: int) -> None:
         """Nothing remembered may lie in the future: every row from now on would be late, and
         nothing would alarm until the clock has caught up."""
+        self._is_ahead = False
         believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
-        newest_ns = max(self.book.newest_judged_ns(), self.rules.newest_heard_ns())
-        if newest_ns <= believed_ns:
+        if self._newest_ns() <= believed_ns:
             self._known_ns = min(self._known_ns, now_ns)
             return
         self.counters.count("clock_set_back")

@@ -696,3 +696,24 @@ async def test_no_timer_overtakes_a_row_on_its_way_to_the_disk(tmp_path) -> None
         await sending
         await house.judge_all(save=True)
         assert house.history() == []
+
+
+# ------------------------------------------------------------------ a clock that went back meanwhile
+
+
+@pytest.mark.parametrize("back_s", [60, 86_400 * 365])
+async def test_rows_of_before_the_clock_was_set_back_do_not_make_later_ones_history(
+    tmp_path, back_s
+) -> None:
+    """The machine comes up with a clock that has lost a year, and rows nobody has judged yet."""
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 0.5, back_s)])
+    async with house.open():
+        house.now_ns = START
+        for second in (1, 2, 4, 5):
+            await house.send([("g1", 1.2, second)])  # read in one go with the row of before
+        await house.judge_all(save=True)
+        assert house.history() == [("g1:methane", 1, 1, "ACT", 3 * SECOND)]
+        assert house.table.total("judge", "clock_set_back") == 1
+        assert house.journal.read(0, 10)[0].annunciate

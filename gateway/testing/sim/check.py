@@ -41,6 +41,7 @@ from gateway.testing.sim.world import Evidence, identity_of
 _ON_NS, _OFF_NS = round(ON_DELAY_S * NS), round(OFF_DELAY_S * NS)
 _SILENT_NS = round(SILENT_S * NS)
 _SHOWN_MAX = 5
+_AWAY = frozenset({"kill", "restart", "power_cut"})  # then the gateway is not there for a while
 _FOUND_WITHIN_S = 12.0  # of a lasting crossing while the clock is being set: delay, tick, a pause
 
 
@@ -303,6 +304,9 @@ def _clock_laws(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator
     the safe side. What must hold: a lasting crossing is called while it lasts (heard by the true
     time, at the subscriber), one that is over is over, and nothing stands at the end."""
     steps = [fault.at_s for fault in evidence.plan.faults if fault.kind == "clock"]
+    # With a clock that is wrong a backlog is judged by its receipt: what began and ended while the
+    # gateway was away leaves no trace in it.
+    away = [(f.at_s, f.at_s + f.for_s) for f in evidence.plan.faults if f.kind in _AWAY]
     called: dict[str, list[float]] = defaultdict(list)
     for each in evidence.broker.heard:
         said: dict[str, Any] = orjson.loads(each.payload)
@@ -311,7 +315,8 @@ def _clock_laws(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator
     for point, samples in history.items():
         for begun_ns, ended_ns in _crossings(samples):
             begun_s, ended_s = (begun_ns - START_NS) / NS, (ended_ns - START_NS) / NS
-            lasting = ended_s - begun_s > _FOUND_WITHIN_S
+            there_s = ended_s - begun_s - _overlap_s(away, begun_s, ended_s)
+            lasting = there_s > _FOUND_WITHIN_S
             if lasting and not any(begun_s - 30 < step_s < ended_s for step_s in steps):
                 for rule in ("now", "held"):
                     times = called.get(f"{point}:{rule}", [])
@@ -322,6 +327,17 @@ def _clock_laws(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator
             moves = [event for event in events if not event.late]
             if moves and moves[-1].transition is Transition.ACTIVATED:
                 yield f"judged: {point}:{rule} is active at the end"
+
+
+def _overlap_s(spans: Sequence[tuple[float, float]], from_s: float, to_s: float) -> float:
+    """How much of `from_s` to `to_s` the spans cover, overlaps counted once."""
+    covered_s, end_s = 0.0, from_s
+    for begin_s, until_s in sorted(spans):
+        begin_s, until_s = max(begin_s, end_s), min(until_s, to_s)
+        if until_s > begin_s:
+            covered_s += until_s - begin_s
+            end_s = until_s
+    return covered_s
 
 
 def _s(time_ns: int) -> str:
