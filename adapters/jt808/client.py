@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 NS = 1_000_000_000
 READ_BYTES = 4096  # two of the longest frames; what one connection may say in its turn
 TICK_S = 1.0
-TICKED_PER_TURN = 500  # connections looked after before the other tasks have a turn
+TICKED_PER_TURN = 32  # looked after before the other tasks have a turn: under a millisecond
+SHOWN_ONE_BY_ONE_MAX = 500  # connections; beyond, their number is told once a second
 RESUMED_PER_TURN = 256
 
 
@@ -382,7 +383,7 @@ class Jt808Server:
         the numbers are told once a second."""
         if state:
             self._state = state
-        if state or len(self._connections) < TICKED_PER_TURN:
+        if state or len(self._connections) < SHOWN_ONE_BY_ONE_MAX:
             self._tell()
 
     def _tell(self) -> None:

@@ -22,6 +22,7 @@ class LiveTable:
         self.value: NDArray[np.float64] = np.empty(0, np.float64)
         self.quality: NDArray[np.uint8] = np.empty(0, np.uint8)
         self.time_ns: NDArray[np.int64] = np.empty(0, np.int64)
+        self._newest: NDArray[np.int64] = np.empty(0, np.int64)  # scratch: the row of each point
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -34,11 +35,11 @@ class LiveTable:
         time_ns = effective_time_ns(batch)
         order = np.argsort(time_ns, kind="stable")
         point = batch.point_index[order]
-        # Assigning through an index array keeps the last row of a repeated index.
-        newest = np.full(len(self.time_ns), -1, np.int64)
-        newest[point] = order
-        points = np.flatnonzero(newest >= 0)
-        rows = newest[points]
+        # Assigning through an index array keeps the last row of a repeated index. What stands there
+        # of other points is of earlier batches, and is not looked at.
+        self._newest[point] = order
+        is_newest = self._newest[point] == order
+        points, rows = point[is_newest], order[is_newest]
         fresh = time_ns[rows] >= self.time_ns[points]
         points, rows = points[fresh], rows[fresh]
         self.value[points] = batch.value[rows]
@@ -57,6 +58,7 @@ class LiveTable:
         self.value = np.concatenate([self.value, np.full(missing, np.nan)])
         self.quality = np.concatenate([self.quality, np.zeros(missing, np.uint8)])
         self.time_ns = np.concatenate([self.time_ns, np.zeros(missing, np.int64)])
+        self._newest = np.zeros(len(self.time_ns), np.int64)
 
 
 def effective_time_ns(batch: Batch) -> NDArray[np.int64]:

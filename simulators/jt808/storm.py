@@ -4,8 +4,9 @@ sockets mean no good, while a hundred terminals report every second. Prints what
     enrol ─▶ gateway stopped and started ─▶ steady alone: baseline ─▶ storm (or slow) ─▶ figures
 
 The gateway is `hazard-gateway run` in a process of its own with the defaults of the adapter; the
-hundred, the crowd and the gateway are three processes, so that the crowd's own work is not timed.
-On a machine of two cores they still share them: the ratio printed is an upper bound.
+hundred, the crowd and the gateway are three processes, so that the crowd's own work is not timed;
+the crowd, which stands for other machines, gives way to the other two (nice 19). On a machine of
+two cores they still share its caches and its kernel: the ratio printed is an upper bound.
 
 Passes (exit 0) when all are in within `ALL_IN_S`, the p99 of the hundred is at most `RATIO_MAX`
 times its baseline, none of them was cut off, and, for slow sockets, memory grew by at most
