@@ -30,6 +30,7 @@ not a silence of the devices.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -142,6 +143,7 @@ class Judge:
     async def restore(self) -> None:
         """Take up where the last checkpoint left off: at the start, and after a failure of our own
         that left core and book in a state nobody can vouch for."""
+        await self.recorder.settle()
         self.rules = self.make_rules()
         self.book = AlarmBook(
             self.journal.epoch,
@@ -214,6 +216,8 @@ class Judge:
             raise
         finally:
             await self._stop_reading()
+            with contextlib.suppress(Exception):  # its own failure is not why this ends
+                await self.recorder.settle()
 
     async def _stop_reading(self) -> None:
         reading, self._reading = self._reading, None
@@ -239,7 +243,8 @@ class Judge:
         chunk = self._read() if self._reading.done() and self._has_room() else None
         self.intake.judge_stuck(self.now_ns() - UNDURABLE_WAIT_MAX_NS)
         async with self._lock:
-            await self.recorder.flush(only_if_due=True)
+            if not self.recorder.is_writing:
+                await self.recorder.flush(only_if_due=True)
             if chunk is not None:
                 await self._judge_chunk(chunk)
             oldest_ns = unsaved.oldest_ns
@@ -495,7 +500,10 @@ class Judge:
                 if not self.verdicts:
                     events += self.book.tick(self.now_ns())
             if events:
-                await self._record(events, work.since_ns)
+                beside = bool(self.verdicts) and not piece.is_ahead  # else somebody waits for it
+                await self.recorder.record(events, work.since_ns, beside=beside)
+            if not self.verdicts:
+                await self.recorder.settle()
             if piece.is_last:
                 await self._store_derived(work.derived)
         except Exception:

@@ -8,6 +8,9 @@ While the journal refuses, judging goes on and events wait here. Nothing is told
 since whoever hears one may rely on its record; but it is loud at once: the log has every event, the
 heartbeat and the status carry how many wait, why, and which alarms of priority 1 are among them.
 
+In a flood a part is written `beside` the judge, which lives through the next one meanwhile;
+whatever else is asked of the recorder waits for that part first.
+
 Full: the oldest stay, and judging waits until there is room. An alarm that was judged is never
 dropped, and one left out of the middle would break the order of all that follow.
 
@@ -54,6 +57,7 @@ class Recorder:
     fault: str = field(default="", init=False)  # why the journal refuses; "" while it does not
     _waiting: deque[tuple[AlarmEvent, int]] = field(default_factory=deque, init=False)
     _retry_at_s: float = field(default=0.0, init=False)
+    _writing: asyncio.Task[None] | None = field(default=None, init=False)
 
     @property
     def waiting(self) -> list[AlarmEvent]:
@@ -76,19 +80,49 @@ class Recorder:
         )
         return list(islice(keys, NAMED_MAX))
 
-    async def record(self, events: Sequence[AlarmEvent], since_ns: int) -> None:
-        """Into the journal, or into the queue before it. `since_ns`: receipt of what made them."""
+    @property
+    def is_writing(self) -> bool:
+        """Whether a part is being written beside."""
+        return self._writing is not None and not self._writing.done()
+
+    async def settle(self) -> None:
+        """Until what is being written beside is on record, or waits. Raises what that raised."""
+        writing = self._writing
+        if writing is None:
+            return
+        try:
+            await asyncio.shield(writing)
+        finally:
+            if writing.done():
+                self._writing = None
+
+    async def record(
+        self, events: Sequence[AlarmEvent], since_ns: int, *, beside: bool = False
+    ) -> None:
+        """Into the journal, or into the queue before it. `since_ns`: receipt of what made them.
+        `beside`: it goes on when this returns."""
+        await self.settle()
         self._waiting.extend((event, since_ns) for event in events)
+        if beside:
+            self._writing = asyncio.create_task(self._record(events))
+        else:
+            await self._record(events)
+
+    async def _record(self, events: Sequence[AlarmEvent]) -> None:
         was_faulty = bool(self.fault)
-        await self.flush(only_if_due=True)
+        await self._flush(only_if_due=True)
         if was_faulty and self.fault:
             self.cry(events)  # else those of this call were cried out when the fault began
         while len(self._waiting) > WAITING_MAX:
             await asyncio.sleep(RETRY_S)
-            await self.flush()
+            await self._flush()
 
     async def flush(self, *, only_if_due: bool = False) -> bool:
         """Record what waits. False if the journal still refuses."""
+        await self.settle()
+        return await self._flush(only_if_due=only_if_due)
+
+    async def _flush(self, *, only_if_due: bool = False) -> bool:
         if only_if_due and self.fault and self.monotonic_s() < self._retry_at_s:
             return False
         while self._waiting:
