@@ -34,6 +34,7 @@ from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog
 from alarm_rules.broad import PIECE, tick_range
 from alarm_rules.dense import Tick, is_dense, tick
+from alarm_rules.few import CELLS_MAX, tick_few
 from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of, taken
 from alarm_rules.turns import Changes, Turns, bits_of, chained, changes_of, joined, most_severe
 from gateway.contract.rule_kind import (
@@ -327,7 +328,9 @@ class Program:
         if isinstance(rows, slice) and 2 * len(signals) > len(state) > _FEW:
             return self._tick_range(signals, rows, now_ns, swept=swept)
         late = self._overdue(now_ns) if swept else None
-        found = tick(state, signals, now_ns, late=late)
+        count = len(signals) * self.width + (0 if late is None else len(late))
+        told = tick_few if count <= CELLS_MAX else tick
+        found = told(state, signals, now_ns, late=late)
         self._wait(found.begun, found.due_ns)
         self._tell_of_tick(signals.instance, found)
         return found.changes

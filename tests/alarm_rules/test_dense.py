@@ -1,4 +1,5 @@
-"""A tick told by elements gives to the bit what it gives in order: random ticks, both ways."""
+"""A tick told by elements, or level by level in plain numbers, gives to the bit what it gives in
+order: random ticks, every way."""
 
 from __future__ import annotations
 
@@ -55,17 +56,19 @@ def _ticks(rng: np.random.Generator, count: int, *, share: float, planned: float
         yield Batch.of(point, value, quality=quality, **times), now_ns
 
 
+@pytest.mark.parametrize("way", ["tick", "tick_few"])
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.2])
 @pytest.mark.parametrize("planned", [0.0, 0.02])
 @pytest.mark.parametrize("seed", range(2))
 def test_a_tick_by_elements_tells_what_it_tells_in_order(
-    share: float, planned: float, seed: int, monkeypatch: pytest.MonkeyPatch
+    way: str, share: float, planned: float, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
-    real = program_module.tick
+    real = getattr(program_module, way)
     monkeypatch.setattr(
-        program_module, "tick", lambda *args, **more: taken.append(1) or real(*args, **more)
+        program_module, way, lambda *args, **more: taken.append(1) or real(*args, **more)
     )
+    monkeypatch.setattr(program_module, "CELLS_MAX", -1 if way == "tick" else 1 << 30)
     one, other = _rules(dense=True), _rules(dense=False)
     rng = np.random.default_rng([seed, round(share * 10)])
     changes = 0
