@@ -25,7 +25,7 @@ and order (ruleset.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ _PIECE = 1 << 14
 """Signals told at once. Fresh arrays of megabytes cost more than what is written into them: every
 page of them is given by the system anew."""
 
+
+_NO_KEYS = np.empty(0, np.int64)
 
 _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
@@ -92,6 +94,7 @@ class Program:
         self.width = max(level_count, 1)
         self.evaluator = kind.build(self.width)
         self._has_stands = hasattr(self.evaluator, "stands")
+        self._has_passes = hasattr(self.evaluator, "passes")
         wide = self.width
         self.state = Columns(
             settings={
@@ -150,14 +153,21 @@ class Program:
             rows = rows.rows
         if len(rows) == 0 or len(self.layout.slot_point) == 0:
             return None
+        known, evaluator = rows.tick, cast(Any, self.evaluator)
+        if known is not None and self._has_passes and evaluator.passes(known):
+            return None
         selected = self.evaluator.select(rows)
         count = np.count_nonzero(selected)
+        if count == 0:
+            return None
         if self._has_stands and rows.span and 2 * count > len(rows) > _FEW:
             chosen = rows.point - rows.span.start  # what the band lets pass says nothing anyway
         else:
             chosen = selected.nonzero()[0]
-        if len(chosen) == 0:
-            return None
+            if known is not None and known.is_later and known.is_usable and self._is_straight:
+                if self._instance_of is not None:
+                    self._signals.append(self._signals_at(rows, chosen))
+                    return None
         feed = self._feed(rows, chosen)
         if len(feed) == 0:
             return None
@@ -166,10 +176,19 @@ class Program:
             self._signals.append(verdict.signals)
         return verdict.derived
 
+    def _signals_at(self, rows: Rows, chosen: NDArray[np.int64]) -> Signals:
+        """What usable samples say, each later than the last of its point, of a `Banded`."""
+        evaluator: Any = self.evaluator
+        instance, value = rows.point.take(chosen), rows.value.take(chosen)
+        time_ns = rows.time_ns.take(chosen)
+        sets, resets = evaluator.said(instance, value)
+        evaluator.note(instance, time_ns)
+        return Signals(instance, time_ns, sets, resets, value, rows.quality.take(chosen))
+
     def _judge_backlog(self, backlog: Backlog, now_ns: int) -> bool:
         """Judge it at once, if that can be done; false: nothing was done."""
         evaluator: Any = self.evaluator
-        if hasattr(evaluator, "passes") and evaluator.passes(backlog.tick):
+        if self._has_passes and evaluator.passes(backlog.tick):
             return True
         if self._instance_of is None or self._is_planned or not self.is_dense_allowed:
             return False
@@ -309,7 +328,7 @@ class Program:
         if not parts and not swept:
             return chained(early)
         signals = merged(parts, self.width)
-        if signals.quality.any() and (signals.quality == PLANNED).any():
+        if np.count_nonzero(signals.quality) and (signals.quality == PLANNED).any():
             self._is_planned = True
         if self.is_dense_allowed and not self._is_planned and is_dense(signals, self.state):
             changes = self._tick(signals, now_ns, swept=swept)
@@ -324,9 +343,10 @@ class Program:
         """Every instance said one thing at most."""
         state = self.state
         self._keep_said(signals)
-        rows = seg.as_slice(signals.instance)
-        if isinstance(rows, slice) and 2 * len(signals) > len(state) > _FEW:
-            return self._tick_range(signals, rows, now_ns, swept=swept)
+        if 2 * len(signals) > len(state) > _FEW:
+            rows = seg.as_slice(signals.instance)
+            if isinstance(rows, slice):
+                return self._tick_range(signals, rows, now_ns, swept=swept)
         late = self._overdue(now_ns) if swept else None
         count = len(signals) * self.width + (0 if late is None else len(late))
         told = tick_few if count <= CELLS_MAX else tick
@@ -338,7 +358,9 @@ class Program:
     def _keep_said(self, signals: Signals) -> None:
         """To know a repeat of its time by."""
         if not self.evaluator.latest_wins and len(signals):
-            rows = seg.as_slice(signals.instance)
+            rows: NDArray[np.int64] | slice = signals.instance
+            if len(signals) > _FEW:
+                rows = seg.as_slice(signals.instance)
             self.state["set_at"][rows] = signals.set
             self.state["step_ns"][rows] = signals.time_ns
 
@@ -400,17 +422,21 @@ class Program:
         keys that have none any more. None: not known, all are looked at.
         """
         due_ns = self._column("due_ns")
-        if self._waiting is None:
+        waiting = self._waiting
+        if waiting is None:
             key = np.flatnonzero(due_ns < FOREVER)
+        elif len(waiting) == 1:  # ascending, none twice
+            key = waiting[0]
         else:
-            key = np.concatenate([*self._waiting, np.empty(0, np.int64)])
+            key = np.concatenate([_NO_KEYS, *waiting])
             key.sort()
             key = key[seg.heads(key)]
         ends_ns = due_ns.take(key)
-        is_late = ends_ns <= now_ns
-        waits = ~is_late & (ends_ns < FOREVER)
-        late, key = key[is_late], key[waits]
-        self.due_ns = int(ends_ns[waits].min(initial=FOREVER))
+        late = key[ends_ns <= now_ns]
+        waits = ends_ns > now_ns
+        waits &= ends_ns < FOREVER
+        key = key[waits]
+        self.due_ns = int(np.minimum.reduce(ends_ns[waits], initial=FOREVER))
         self._waiting = [key] if len(key) <= self._waiting_max else None
         return late
 

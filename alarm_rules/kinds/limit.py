@@ -62,6 +62,8 @@ _NO_BAND = (math.inf, -math.inf)
 _BANDS_MAX = 1 << 16
 """Bands kept ready: 1 MB."""
 _SETTINGS_MAX = 1 << 14
+_FEW = 1 << 3
+"""Instances that cost less one by one than in calls of numpy."""
 
 
 class LimitParameters(LevelsParameters):
@@ -121,6 +123,7 @@ class LimitEvaluator(KindEvaluator):
         self._marked = np.empty(0, np.bool_)
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
+        self._is_looked_up = False  # both of these: a band is looked up by the point's instance
         self._is_straight = False  # groups have the numbers of their instances
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
 
@@ -157,6 +160,7 @@ class LimitEvaluator(KindEvaluator):
             point = seg.only_members(layout.group_start, layout.slot_point[layout.group_slots])
             if point is not None and point.min(initial=0) >= 0:
                 self._only_point = point[layout.instance_group]
+        self._is_looked_up = self._only_point is not None and self._band_of.size > 0
         self._low = np.full(count, -np.inf)
         self._high = np.full(count, np.inf)
         self._marked = np.zeros(count, np.bool_)
@@ -249,6 +253,9 @@ class LimitEvaluator(KindEvaluator):
         """The band of a point is the narrowest of its instances."""
         if len(instances) == 0:
             return
+        if len(instances) <= _FEW and planned is None and self._is_looked_up:
+            self._look_up(instances, condition)
+            return
         if self._band_of.size:
             key = bits_of(condition)
             if self._band_of.shape[1] > 1:
@@ -275,6 +282,18 @@ class LimitEvaluator(KindEvaluator):
         head = np.flatnonzero(seg.heads(owner))
         self._low[points] = np.maximum.reduceat(table["low"][every], head)
         self._high[points] = np.minimum.reduceat(table["high"][every], head)
+
+    def _look_up(self, instances: NDArray[np.int64], condition: NDArray[np.bool_]) -> None:
+        """The same for a few, one by one."""
+        setting, point = self.instances["setting"], self._only_point
+        assert point is not None
+        lows, highs = self._band_of
+        for instance, stands in zip(instances.tolist(), condition.tolist(), strict=True):
+            of, key = point.item(instance), 0
+            for level, is_on in enumerate(stands):
+                key |= is_on << level
+            number = setting.item(instance)
+            self._low[of], self._high[of] = lows[number, key], highs[number, key]
 
     def _bands(
         self, instances: NDArray[np.int64], condition: NDArray[np.bool_]
