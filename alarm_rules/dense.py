@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
-from alarm_rules.turns import Changes, Turns, changes_of
+from alarm_rules.turns import Changes, Turns, changes_of, decided, limit_of
 from gateway.contract.rule_kind import FOREVER, Columns, Signals
 
 Int = NDArray[np.int64]
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def is_dense(signals: Signals, state: Columns) -> bool:
 def tick(state: Columns, signals: Signals, now_ns: int, *, late: Int | None) -> Tick:
     """Take the signals in. `late`: keys whose delay ends by `now_ns`, ascending; None: no clock is
     asked, a delay ends by the samples alone."""
+    if len(signals) == 0:
+        return _tick_of_silent(state, signals, _NONE if late is None else late)
     instance, wide, size = signals.instance, state["condition"].shape[1], len(state)
     key = _keys(instance, wide, size)
     condition, output, due_ns = (_by_cell(state, n, key) for n in ("condition", "output", "due_ns"))
@@ -112,6 +115,19 @@ def tick(state: Columns, signals: Signals, now_ns: int, *, late: Int | None) -> 
     _turn_outputs(state, old, new)
     _note_words(state, signals, old, new)
     return Tick(changes, key, old.key, int(effect_ns.min(initial=FOREVER)))
+
+
+def _tick_of_silent(state: Columns, signals: Signals, late: Int) -> Tick:
+    """Nobody says anything; delays end."""
+    old = _lasted(state, late)
+    if len(old) == 0:
+        return Tick(None, _NONE, _NONE, FOREVER)
+    new = _Cells(_NONE, _NONE)
+    changes = changes_by(state, _told(state, signals, old, new, _NONE))
+    _flat(state, "due_ns")[late] = FOREVER
+    _turn_outputs(state, old, new)
+    _note_words(state, signals, old, new)
+    return Tick(changes, _NONE, late, FOREVER)
 
 
 def _of_silent(late: Int, instance: Int, size: int) -> Int:
@@ -228,16 +244,32 @@ def changes_by(state: Columns, told: list[Told]) -> Changes:
     key, *columns = columns
     level = key // len(state)
     instance = key - level * len(state)
-    if not seg.is_ascending(instance, strictly=True):
+    order = None
+    if len(key) > 1 and np.minimum.reduce(step := instance[1:] - instance[:-1]) <= 0:
         order = instance.argsort(kind="stable")
         instance, level = instance.take(order), level.take(order)
-        columns = [column.take(order) for column in columns]
-    time_ns, sampled, began_ns, cause, quality = columns
-    changed = np.ones(len(key), np.bool_)
-    return changes_of(
-        Turns(instance, level, time_ns, sampled, changed, began_ns, cause, quality, each_once=True),
-        state,
-    )
+        step = instance[1:] - instance[:-1]
+        same = (step == 0).nonzero()[0]
+        if len(same) and not _is_at_once(columns, order.take(same), order.take(same + 1)):
+            columns = [column.take(order) for column in columns]
+            time_ns, sampled, *run = columns
+            changed = np.ones(len(key), np.bool_)
+            return changes_of(Turns(instance, level, time_ns, sampled, changed, *run), state)
+    turn, now, earlier = decided(instance, level, state)
+    instance = instance.take(turn)
+    if order is not None:
+        turn = order.take(turn)
+    time_ns, _, began_ns, cause, quality = (column.take(turn) for column in columns)
+    limit = limit_of(state, instance, now, earlier)
+    return Changes(instance, now.astype(np.uint8), time_ns, began_ns, cause, limit, quality)
+
+
+def _is_at_once(columns: list[NDArray[Any]], one: Int, other: Int) -> bool:
+    """Whether turns stand at the same times as those others."""
+    time_ns, sampled, *_ = columns
+    differs = time_ns.take(one) != time_ns.take(other)
+    differs |= sampled.take(one) != sampled.take(other)
+    return not np.count_nonzero(differs)
 
 
 def _joined(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:

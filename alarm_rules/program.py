@@ -25,7 +25,7 @@ and order (ruleset.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ from gateway.contract.rule_kind import (
     RuleKind,
     Signals,
 )
+from gateway.contract.rule_kind import Tick as KnownOfRows
 
 __all__ = ["Changes", "Program"]
 
@@ -151,10 +152,7 @@ class Program:
             if self._judge_backlog(rows, now_ns):
                 return None
             rows = rows.rows
-        if len(rows) == 0 or len(self.layout.slot_point) == 0:
-            return None
-        known, evaluator = rows.tick, cast(Any, self.evaluator)
-        if known is not None and self._has_passes and evaluator.passes(known):
+        if self._is_nothing_to(rows):
             return None
         selected = self.evaluator.select(rows)
         count = np.count_nonzero(selected)
@@ -164,10 +162,9 @@ class Program:
             chosen = rows.point - rows.span.start  # what the band lets pass says nothing anyway
         else:
             chosen = selected.nonzero()[0]
-            if known is not None and known.is_later and known.is_usable and self._is_straight:
-                if self._instance_of is not None:
-                    self._signals.append(self._signals_at(rows, chosen))
-                    return None
+            if rows.tick is not None and self._is_plain(rows.tick):
+                self._signals.append(self._signals_at(rows, chosen))
+                return None
         feed = self._feed(rows, chosen)
         if len(feed) == 0:
             return None
@@ -175,6 +172,17 @@ class Program:
         if verdict.signals is not None and len(verdict.signals):
             self._signals.append(verdict.signals)
         return verdict.derived
+
+    def _is_nothing_to(self, rows: Rows) -> bool:
+        evaluator: Any = self.evaluator
+        if len(rows) == 0 or len(self.layout.slot_point) == 0:
+            return True
+        return self._has_passes and rows.tick is not None and evaluator.passes(rows.tick)
+
+    def _is_plain(self, rows: KnownOfRows) -> bool:
+        """Whether samples say what they say by themselves: nothing need be looked up."""
+        is_banded = self._is_straight and self._instance_of is not None
+        return is_banded and rows.is_later and rows.is_usable
 
     def _signals_at(self, rows: Rows, chosen: NDArray[np.int64]) -> Signals:
         """What usable samples say, each later than the last of its point, of a `Banded`."""
@@ -348,9 +356,21 @@ class Program:
             if isinstance(rows, slice):
                 return self._tick_range(signals, rows, now_ns, swept=swept)
         late = self._overdue(now_ns) if swept else None
-        count = len(signals) * self.width + (0 if late is None else len(late))
-        told = tick_few if count <= CELLS_MAX else tick
-        found = told(state, signals, now_ns, late=late)
+        cells, ended = len(signals) * self.width, 0 if late is None else len(late)
+        if cells + ended <= CELLS_MAX:
+            return self._took(signals, tick_few(state, signals, now_ns, late=late))
+        if late is None or not 0 < cells <= CELLS_MAX:
+            return self._took(signals, tick(state, signals, now_ns, late=late))
+        is_said = np.isin(late % len(state), signals.instance)
+        none = taken(signals, slice(0))
+        parts = (
+            self._took(none, tick(state, none, now_ns, late=late[~is_said])),
+            self._took(signals, tick_few(state, signals, now_ns, late=late[is_said])),
+        )
+        return chained([changes for changes in parts if changes is not None])
+
+    def _took(self, signals: Signals, found: Tick) -> Changes | None:
+        """What follows from a tick beside its changes."""
         self._wait(found.begun, found.due_ns)
         self._tell_of_tick(signals.instance, found)
         return found.changes

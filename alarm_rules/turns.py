@@ -94,18 +94,35 @@ def changes_of(turns: Turns, state: Columns) -> Changes:
 
 def _changes_at_once(turns: Turns, state: Columns) -> Changes:
     """Every level turned once at most, and all those of an instance at one time."""
-    first = seg.heads(turns.instance)
-    head = np.flatnonzero(first)
-    before = bits_of(seg.picked(state["output"], turns.instance[head]))
-    bit = np.left_shift(1, turns.level)
-    after = before ^ (bit if len(head) == len(bit) else np.bitwise_or.reduceat(bit, head))
-    now, earlier = most_severe(after), most_severe(before)
-    decides = np.maximum(now, earlier) - 1
-    owner = decides if len(head) == len(bit) else decides[np.cumsum(first) - 1]
+    turn, now, earlier = decided(turns.instance, turns.level, state)
+    return _told(turns, turn, now, state, earlier)
+
+
+def decided(
+    instance: NDArray[np.int64], level: NDArray[np.int64], state: Columns
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(turn that decides, level after it, level before) of each instance that has another level
+    now. Instances ascend; all turns of an instance are at one time, and no level turns twice."""
+    first = seg.heads(instance)
+    head = first.nonzero()[0]
+    is_one = len(head) == len(level)
+    of = instance if is_one else instance.take(head)
+    before = bits_of(seg.picked(state["output"], of))
+    bit = np.left_shift(1, level)
+    after = before ^ (bit if is_one else np.bitwise_or.reduceat(bit, head))
+    if state["output"].shape[1] <= _BYTE:
+        now, earlier = _SEVERE.take(after), _SEVERE.take(before)
+    else:
+        now, earlier = most_severe(after), most_severe(before)
+    decides = np.maximum(now, earlier)
+    decides -= 1
+    owner = decides if is_one else decides.take(first.cumsum() - 1)
     # the level that decides turned, unless the change is none: then it stands as before
-    turn = np.flatnonzero(turns.level == owner)
-    moved = now != earlier
-    return _told(turns, turn, now[moved], state, earlier[moved])
+    turn = (level == owner).nonzero()[0]
+    if len(turn) == len(now):
+        return turn, now, earlier
+    moved = (now != earlier).nonzero()[0]
+    return turn, now.take(moved), earlier.take(moved)
 
 
 def _told(
@@ -117,18 +134,29 @@ def _told(
 ) -> Changes:
     """Changes to level `now`, each decided by one turn; what ended has the level it had before."""
     instance = turns.instance[turn]
-    limit = np.where(
-        now > 0, state["limit"][instance, now - 1], state["reset"][instance, earlier - 1]
-    )
     return Changes(
         instance=instance,
         level=now.astype(np.uint8),
         time_ns=turns.time_ns[turn],
         began_ns=turns.began_ns[turn],
         value=turns.cause[turn],
-        limit=limit,
+        limit=limit_of(state, instance, now, earlier),
         quality=turns.quality[turn],
     )
+
+
+def limit_of(
+    state: Columns,
+    instance: NDArray[np.int64],
+    now: NDArray[np.int64],
+    earlier: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Of the level that stands now, or the value that ended the one before."""
+    key = (np.where(now > 0, now, earlier) - 1) * len(state)
+    key += instance
+    limit, reset = (seg.flat(state[name]).take(key) for name in ("limit", "reset"))
+    found: NDArray[np.float64] = np.where(now > 0, limit, reset)
+    return found
 
 
 def joined(one: Turns, other: Turns) -> Turns:
@@ -147,15 +175,23 @@ def chained(parts: list[Changes]) -> Changes | None:
 
 def bits_of(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     """One number for each row, bit n for column n."""
-    if flags.shape[1] == 1:
+    wide = flags.shape[1]
+    if wide == 1:
         return flags[:, 0].astype(np.int64)
-    small: Any = np.uint8 if flags.shape[1] <= 8 else np.int64  # small numbers are quick to join
-    bits: NDArray[Any] = flags[:, 0].astype(small)
-    for column in range(1, flags.shape[1]):
-        bits |= flags[:, column].astype(small) << small(column)
-    return bits.astype(np.int64)
+    if wide <= _BYTE:
+        byte: NDArray[np.uint8] = np.packbits(flags.T, axis=0, bitorder="little")[0]
+        return byte.astype(np.int64)
+    bits: NDArray[np.int64] = flags[:, 0].astype(np.int64)
+    for column in range(1, wide):
+        bits |= flags[:, column].astype(np.int64) << column
+    return bits
 
 
 def most_severe(mask: NDArray[np.int64]) -> NDArray[np.int64]:
     """The highest set bit's position + 1; 0 for none."""
     return np.frexp(mask.astype(np.float64))[1].astype(np.int64)
+
+
+_BYTE = 8
+_SEVERE = np.array([number.bit_length() for number in range(1 << _BYTE)])
+"""`most_severe` of a byte."""
