@@ -76,15 +76,16 @@ def tick(state: Columns, signals: Signals, now_ns: int, *, late: Int | None) -> 
         return _tick_of_silent(state, signals, _NONE if late is None else late)
     instance, wide, size = signals.instance, state["condition"].shape[1], len(state)
     key = _keys(instance, wide, size)
-    condition, output, due_ns = (_by_cell(state, n, key) for n in ("condition", "output", "due_ns"))
+    condition, output = _by_cell(state, "condition", key), _by_cell(state, "output", key)
     time_ns = np.concatenate([signals.time_ns] * wide) if wide > 1 else signals.time_ns
     now = np.greater(condition, seg.flat(signals.reset))  # stood and was not reset
     now |= seg.flat(signals.set)
     edge = now != condition
-    end_ns = time_ns
+    waits = (condition != output).nonzero()[0]  # no others have a deadline
+    end_ns = time_ns.take(waits)
     if late is not None:
-        end_ns = np.where(edge, time_ns, np.maximum(time_ns, now_ns))
-    lasted = (due_ns <= end_ns).nonzero()[0]
+        end_ns = np.where(edge.take(waits), end_ns, np.maximum(end_ns, now_ns))
+    lasted = waits[_flat(state, "due_ns").take(_picked(key, waits)) <= end_ns]
     old_key = _picked(key, lasted)
     if len(lasted):
         output = output.copy()

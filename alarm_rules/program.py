@@ -135,7 +135,8 @@ class Program:
             instance_live=np.empty(0, np.bool_),
         )
         self.due_ns = FOREVER
-        self._waiting: list[NDArray[np.int64]] | None = None  # keys; see `_overdue`
+        self._waiting: list[tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None  # keys and
+        # deadlines; see `_overdue`
         self._signals: list[Signals] = []
         self._early: list[Changes] = []  # found before `finish`
         self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
@@ -426,8 +427,9 @@ class Program:
         """These runs began; the first of those that wait takes effect at `due_ns`."""
         self.due_ns = min(self.due_ns, due_ns)
         if self._waiting is not None and due_ns < FOREVER:
-            self._waiting.append(key)
-            if sum(map(len, self._waiting)) > self._waiting_max:
+            ends_ns = self._of("due_ns", key)
+            self._waiting.append((key, ends_ns))
+            if sum(len(key) for key, _ in self._waiting) > self._waiting_max:
                 self._waiting = None
 
     @property
@@ -439,25 +441,28 @@ class Program:
         """Keys whose delay ends by now; `due_ns` becomes that of the others.
 
         Where few runs wait they are known by name: `_waiting` has every key with a deadline, and
-        keys that have none any more. None: not known, all are looked at.
+        deadlines that are none any more. They are found out when they pass, so that those of
+        others need no look into the table. None: not known, all are looked at.
         """
-        due_ns = self._column("due_ns")
-        waiting = self._waiting
+        due_ns, waiting = self._column("due_ns"), self._waiting
         if waiting is None:
             key = np.flatnonzero(due_ns < FOREVER)
-        elif len(waiting) == 1:  # ascending, none twice
-            key = waiting[0]
+            ends_ns = due_ns.take(key)
+        elif len(waiting) == 1:
+            key, ends_ns = waiting[0]
         else:
-            key = np.concatenate([_NO_KEYS, *waiting])
-            key.sort()
-            key = key[seg.heads(key)]
-        ends_ns = due_ns.take(key)
-        late = key[ends_ns <= now_ns]
+            key = np.concatenate([_NO_KEYS, *(key for key, _ in waiting)])
+            ends_ns = np.concatenate([_NO_KEYS, *(ends_ns for _, ends_ns in waiting)])
+        is_late = ends_ns <= now_ns
+        late = key[is_late]
+        late = late[due_ns.take(late) == ends_ns[is_late]]
+        late.sort()
+        late = late.compress(seg.heads(late))
         waits = ends_ns > now_ns
         waits &= ends_ns < FOREVER
-        key = key[waits]
-        self.due_ns = int(np.minimum.reduce(ends_ns[waits], initial=FOREVER))
-        self._waiting = [key] if len(key) <= self._waiting_max else None
+        key, ends_ns = key[waits], ends_ns[waits]
+        self.due_ns = int(np.minimum.reduce(ends_ns, initial=FOREVER))
+        self._waiting = [(key, ends_ns)] if len(key) <= self._waiting_max else None
         return late
 
     def _in_order(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:

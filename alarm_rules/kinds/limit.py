@@ -123,6 +123,7 @@ class LimitEvaluator(KindEvaluator):
         self._marked = np.empty(0, np.bool_)
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
+        self._one_set: list[tuple[float, float, float]] | None = None  # all are judged with it
         self._is_looked_up = False  # both of these: a band is looked up by the point's instance
         self._is_straight = False  # groups have the numbers of their instances
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
@@ -170,6 +171,11 @@ class LimitEvaluator(KindEvaluator):
         cheaper than working it out. Where each point has limits of its own they would be too
         many, and are worked out as they are needed."""
         wide = self.instances["side"].shape[1]
+        self._one_set = None
+        if self._settings and len(self._settings) == 1:
+            (bounds,) = self._settings
+            unused = [(1.0, math.nan, math.nan)] * (wide - len(bounds))
+            self._one_set = [*bounds, *unused]
         self._band_of = np.empty((2, 0))
         if not self._settings or len(self._settings) << wide > _BANDS_MAX:
             return
@@ -200,7 +206,18 @@ class LimitEvaluator(KindEvaluator):
     def said(
         self, instances: NDArray[np.int64] | slice, value: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        return compare(self.instances, instances, value, None)
+        if self._one_set is None:
+            return compare(self.instances, instances, value, None)
+        shape = (len(value), len(self._one_set))
+        sets, resets = np.empty(shape, np.bool_, order="F"), np.empty(shape, np.bool_, order="F")
+        mirrored = None
+        for level, (side, set_at, reset_below) in enumerate(self._one_set):
+            number = value
+            if side < 0:
+                number = mirrored = -value if mirrored is None else mirrored
+            np.greater_equal(number, set_at, out=sets[:, level])
+            np.less(number, reset_below, out=resets[:, level])
+        return sets, resets
 
     def note(self, instances: NDArray[np.int64], time_ns: NDArray[np.int64]) -> None:
         self.instances["judged_ns"][instances] = time_ns
@@ -209,7 +226,10 @@ class LimitEvaluator(KindEvaluator):
         instance = feed.group
         if not self._is_straight:
             instance = self.layout.group_instance[feed.group]
-        sets, resets = compare(self.instances, instance, feed.value, feed.usable)
+        if self._one_set is not None and np.count_nonzero(feed.usable) == len(feed):
+            sets, resets = self.said(instance, feed.value)
+        else:
+            sets, resets = compare(self.instances, instance, feed.value, feed.usable)
         self._hold_at_once(feed, instance, resets, times)
         return Verdict(
             Signals(
