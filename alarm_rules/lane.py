@@ -74,6 +74,7 @@ class Lane:
         self._every32 = np.empty(0, np.int32)  # the same as batches have it, to know a range by
         self._all_true = np.empty(0, np.bool_)  # never written
         self._spanned: tuple[NDArray[np.int32], slice | None] = (self._every32, None)
+        self.bounded = (self._every, 0, 0)  # times, and the oldest and newest of them, if known
         self._stretches: dict[tuple[int, int], _Stretch] = {}  # no two of them overlap
 
     def grow(self, size: int) -> None:
@@ -182,8 +183,10 @@ class Lane:
         less the oldest of the one before bounds every silence.
         """
         value, heard_ns, usable_ns = batch.value, self.heard_ns[span], self.usable_ns[span]
-        oldest_ns = int(np.minimum.reduce(time_ns))
-        newest_ns = int(np.maximum.reduce(time_ns))
+        known_ns, oldest_ns, newest_ns = self.bounded
+        if known_ns is not time_ns:
+            oldest_ns = int(np.minimum.reduce(time_ns))
+            newest_ns = int(np.maximum.reduce(time_ns))
         before = self._stretches.get((span.start, span.stop))
         if before is not None and before.newest_ns <= oldest_ns:
             is_later = before.newest_ns < oldest_ns

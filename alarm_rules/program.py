@@ -454,10 +454,10 @@ class Program:
             key = np.concatenate([_NO_KEYS, *(key for key, _ in waiting)])
             ends_ns = np.concatenate([_NO_KEYS, *(ends_ns for _, ends_ns in waiting)])
         is_late = ends_ns <= now_ns
-        late = key[is_late]
+        late: NDArray[np.int64] = key[is_late]
         late = late[due_ns.take(late) == ends_ns[is_late]]
         late.sort()
-        late = late.compress(seg.heads(late))
+        late = late[seg.heads(late)]
         waits = ends_ns > now_ns
         waits &= ends_ns < FOREVER
         key, ends_ns = key[waits], ends_ns[waits]

@@ -354,9 +354,11 @@ class RuleSet:
         source, received = batch.source_time_ns, batch.received_time_ns
         if len(source) == 0:
             return source, 0
+        oldest_ns, newest_ns = int(np.minimum.reduce(source)), int(np.maximum.reduce(source))
+        self._now.bounded = source, oldest_ns, newest_ns
         if (
-            np.maximum.reduce(source) <= np.minimum.reduce(received) + self._tolerance_ns
-            and np.minimum.reduce(source) >= EARLIEST_BELIEVED_NS
+            newest_ns <= np.minimum.reduce(received) + self._tolerance_ns
+            and oldest_ns >= EARLIEST_BELIEVED_NS
             and np.maximum.reduce(batch.quality) < _CLOCK
         ):
             return source, 0

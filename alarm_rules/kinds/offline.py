@@ -173,6 +173,7 @@ class OfflineEvaluator:
         self._is_any = False  # some instance is content with any sample
         self._least_any = self._least_good = 0  # the shortest of all points; 0: not known
         self._unborn = False
+        self._only_point: NDArray[np.int64] | None = None  # by instance, if none has two
 
     def configure(
         self,
@@ -184,6 +185,10 @@ class OfflineEvaluator:
         for rows, (age_ns, good) in same_settings(instances):
             self.instances["age_ns"][rows], self.instances["good"][rows] = age_ns, good
         self._is_any = not self.instances["good"].all()
+        self._only_point = None
+        only = seg.only_members(layout.group_start, layout.slot_point[layout.group_slots])
+        if only is not None and only.min(initial=0) >= 0:
+            self._only_point = only[layout.instance_group]
         self._marked = np.zeros(layout.point_count, np.bool_)
         self._shorten(np.arange(layout.point_count))
         self._unborn = True
@@ -300,6 +305,13 @@ class OfflineEvaluator:
         assert layout is not None
         if len(groups) == 0:
             return np.empty(0, np.int64)
+        if self._only_point is not None:
+            points = seg.as_slice(self._only_point.take(instances))
+            heard = times.usable_ns[points]
+            if self._is_any:
+                good = table["good"].take(instances)
+                heard = np.where(good, heard, times.heard_ns[points])
+            return np.where(heard == NEVER, table["born_ns"].take(instances), heard)
         owner, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
         points = layout.slot_point[slots]
         good = table["good"][instances][owner]
