@@ -175,16 +175,13 @@ def chained(parts: list[Changes]) -> Changes | None:
 
 def bits_of(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     """One number for each row, bit n for column n."""
-    wide = flags.shape[1]
-    if wide == 1:
+    if flags.shape[1] == 1:
         return flags[:, 0].astype(np.int64)
-    if wide <= _BYTE:
-        byte: NDArray[np.uint8] = np.packbits(flags.T, axis=0, bitorder="little")[0]
-        return byte.astype(np.int64)
-    bits: NDArray[np.int64] = flags[:, 0].astype(np.int64)
-    for column in range(1, wide):
-        bits |= flags[:, column].astype(np.int64) << column
-    return bits
+    small: Any = np.uint8 if flags.shape[1] <= _BYTE else np.int64  # quick to join
+    bits: NDArray[Any] = flags[:, 0].astype(small)
+    for column in range(1, flags.shape[1]):
+        bits |= flags[:, column].astype(small) << small(column)
+    return bits.astype(np.int64)
 
 
 def most_severe(mask: NDArray[np.int64]) -> NDArray[np.int64]:

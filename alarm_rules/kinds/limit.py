@@ -62,6 +62,8 @@ _NO_BAND = (math.inf, -math.inf)
 _BANDS_MAX = 1 << 16
 """Bands kept ready: 1 MB."""
 _SETTINGS_MAX = 1 << 14
+_OTHERS_SHARE = 8
+"""Of so many points one has a band of its own: then it is quicker to look at all of them."""
 _FEW = 1 << 3
 """Instances that cost less one by one than in calls of numpy."""
 
@@ -121,6 +123,8 @@ class LimitEvaluator(KindEvaluator):
         self._low = np.empty(0)
         self._high = np.empty(0)
         self._marked = np.empty(0, np.bool_)
+        self._common: tuple[float, float] | None = None  # the band while no level stands
+        self._is_other = np.empty(0, np.bool_)  # by point: whether its band is not that one
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
         self._one_set: list[tuple[float, float, float]] | None = None  # all are judged with it
@@ -165,6 +169,10 @@ class LimitEvaluator(KindEvaluator):
         self._low = np.full(count, -np.inf)
         self._high = np.full(count, np.inf)
         self._marked = np.zeros(count, np.bool_)
+        self._is_other = np.ones(count, np.bool_)
+        self._common = None
+        if self._one_set is not None and self._band_of.size:
+            self._common = self._band_of.item(0, 0, 0), self._band_of.item(1, 0, 0)
 
     def _work_out_bands(self) -> None:
         """Every combination of levels that may stand, of every setting: looking a band up is far
@@ -187,9 +195,7 @@ class LimitEvaluator(KindEvaluator):
 
     def select(self, rows: Rows) -> NDArray[np.bool_]:
         """Every row of each point that has one outside its band: what follows an alarm matters."""
-        value = rows.value
-        outside = value >= rows.at(self._high)
-        outside |= value <= rows.at(self._low)
+        outside = self._outside(rows)
         if rows.span is not None:  # no point has another row
             return outside
         marked = rows.point[outside]
@@ -199,6 +205,27 @@ class LimitEvaluator(KindEvaluator):
         chosen = rows.at(self._marked)
         self._marked[marked] = False
         return chosen
+
+    def _outside(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which samples are outside the band of their point. Where most points are judged alike and
+        nothing stands there is one band for all, and a look at each point's own for the others."""
+        value, other = rows.value, None
+        if self._common is not None:
+            other = rows.at(self._is_other)
+            if np.count_nonzero(other) * _OTHERS_SHARE > len(value):
+                other = None
+        if other is None or self._common is None:
+            outside = value >= rows.at(self._high)
+            outside |= value <= rows.at(self._low)
+            return outside
+        low, high = self._common
+        outside = value >= high
+        outside |= value <= low
+        at = other.nonzero()[0]
+        if len(at):
+            value, point = value.take(at), rows.point.take(at)
+            outside[at] = (value >= self._high.take(point)) | (value <= self._low.take(point))
+        return outside
 
     def bands(self, points: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self._low.take(points), self._high.take(points)
@@ -287,7 +314,7 @@ class LimitEvaluator(KindEvaluator):
             low[planned], high[planned] = _NO_BAND
         if self._only_point is not None:
             points = seg.as_slice(seg.rows_of(self._only_point, instances))
-            self._low[points], self._high[points] = low, high
+            self._set_bands(points, low, high)
             return
         layout, table = self.layout, self.instances
         table["low"][instances], table["high"][instances] = low, high
@@ -300,8 +327,20 @@ class LimitEvaluator(KindEvaluator):
             return
         every = layout.group_instance[layout.slot_group[slots]]
         head = np.flatnonzero(seg.heads(owner))
-        self._low[points] = np.maximum.reduceat(table["low"][every], head)
-        self._high[points] = np.minimum.reduceat(table["high"][every], head)
+        low = np.maximum.reduceat(table["low"][every], head)
+        self._set_bands(points, low, np.minimum.reduceat(table["high"][every], head))
+
+    def _set_bands(
+        self,
+        points: NDArray[np.int64] | slice,
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+    ) -> None:
+        self._low[points], self._high[points] = low, high
+        if self._common is not None:
+            is_other = low != self._common[0]
+            is_other |= high != self._common[1]
+            self._is_other[points] = is_other
 
     def _look_up(self, instances: NDArray[np.int64], condition: NDArray[np.bool_]) -> None:
         """The same for a few, one by one."""
@@ -313,7 +352,9 @@ class LimitEvaluator(KindEvaluator):
             for level, is_on in enumerate(stands):
                 key |= is_on << level
             number = setting.item(instance)
-            self._low[of], self._high[of] = lows[number, key], highs[number, key]
+            low, high = lows.item(number, key), highs.item(number, key)
+            self._low[of], self._high[of] = low, high
+            self._is_other[of] = (low, high) != self._common
 
     def _bands(
         self, instances: NDArray[np.int64], condition: NDArray[np.bool_]
