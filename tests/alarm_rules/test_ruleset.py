@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from alarm_rules.bench import DEFINITION, lines, measure
+from alarm_rules.bench import DEFINITION, EXCURSION_S, batches_of, lines, measure
 from alarm_rules.kinds import calculation, count, limit, offline
 from alarm_rules.kinds.limit import LimitEvaluator
 from alarm_rules.ruleset import RuleSet, check_rules
@@ -422,8 +422,10 @@ def test_the_bench_judges_real_changes_and_tells_them_beside_the_machine() -> No
     (size,) = found["sizes"]
     assert size["instances"] == 20_000
     rows = {(row["traffic"], row["form"]): row for row in size["rows"]}
-    assert len(rows) == 4
-    assert rows["normal", "tick"]["changes"] > 100
+    assert len(rows) == 6
+    assert rows["restless", "tick"]["changes"] > 100
+    normal = rows["normal", "tick"]
+    assert 0 < normal["changes"] / normal["batches"] < 20, "each begins and ends by itself"
     assert rows["crossing", "tick"]["changes"] == 0, "no crossing lasts its delay"
     for row in rows.values():
         assert row["best_per_s"] >= row["evaluations_per_s"] > 0
@@ -433,6 +435,22 @@ def test_the_bench_judges_real_changes_and_tells_them_beside_the_machine() -> No
     text = "\n".join(lines(found))
     assert DEFINITION in text
     assert "crossing burst" in text
+
+
+def test_normal_traffic_keeps_one_in_a_hundred_abnormal_for_a_minute_from_seconds_of_their_own() -> (
+    None
+):
+    points, ticks = 20_000, 90
+    batches = islice(batches_of(points, "normal", "tick", seed=3, from_s=50), ticks)
+    abnormal = np.array([batch.value >= 1.0 for batch, _ in batches])
+    begins = abnormal[1:] & ~abnormal[:-1]
+    share = abnormal.mean(axis=1)
+    assert share.min() > 0.008
+    assert share.max() < 0.012
+    assert begins.any(axis=1).sum() > 0.8 * ticks, "all at once is a flood"
+    assert begins.sum(axis=1).max() < 20
+    whole = begins[:-EXCURSION_S].any(axis=0)
+    assert set(abnormal[:, whole].sum(axis=0)) == {EXCURSION_S}
 
 
 def test_rules_that_name_their_points_are_found_by_id_and_not_one_after_the_other() -> None:
