@@ -1,5 +1,7 @@
 """A dense tick in which hardly anything happens, in plain numbers.
 
+    rows   instance, time, value, quality, bits of levels set ▪·▪, of levels reset ·▪·
+
 A call of numpy costs about a microsecond whatever it is asked; of a handful of levels each is known
 in a tenth of that. So where few instances speak and few delays end, levels are looked at one by
 one and the state is written where it changes. **Same events as `dense.tick`, to the bit**, and
@@ -10,171 +12,210 @@ Not here: when it is asked (program.py), why each step is as it is (dense.py, tu
 
 from __future__ import annotations
 
-from operator import itemgetter
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
-from alarm_rules.dense import Tick
 from alarm_rules.turns import Changes
 from gateway.contract.rule_kind import FOREVER, Columns, Signals
 
 Int = NDArray[np.int64]
 
-CELLS_MAX = 32
-"""Levels of instances that speak, and delays that end: beyond about 40 numpy is quicker
-(measured)."""
+Row = tuple[int, int, float, int, int, int]
+"""What one instance says: instance, time, value, quality, bits of levels set, of levels reset."""
 
-_NONE = np.empty(0, np.int64)
-_IN_TIME = itemgetter(0, 2, 3)
+_Turn = tuple[int, int, bool, int, int, float, int]
+"""Instance, time, by a sample of that time, level, when its run began, its value and quality."""
 
-_Turn = tuple[int, int, int, bool, int, float, int]
-"""Instance, level, time, by a sample of that time, when its run began, its value and quality."""
-
-
-def tick_few(state: Columns, signals: Signals, now_ns: int, *, late: Int | None) -> Tick:
-    """As `dense.tick`."""
-    of = _Cells(state)
-    due_ns = FOREVER
-    said = signals.instance.tolist()
-    if said:
-        due_ns = of.take_in(said, signals, now_ns, is_swept=late is not None)
-    if late is not None and len(late):
-        for key in late.tolist():
-            if key % of.size not in said:
-                of.last(key)
-    changes = of.finish(said, signals)
-    begun = np.array(sorted(of.begun), np.int64) if of.begun else _NONE
-    return Tick(changes, begun, np.array(of.lasted, np.int64) if of.lasted else _NONE, due_ns)
+_COLUMNS = (
+    "condition",
+    "output",
+    "due_ns",
+    "since_ns",
+    "cause",
+    "quality",
+    "on_ns",
+    "off_ns",
+    "limit",
+    "reset",
+    "floor_ns",
+    "set_at",
+    "step_ns",
+)
+_TYPES = (np.int64, np.uint8, np.int64, np.int64, np.float64, np.float64, np.uint8)
+"""Of the columns of `Changes`."""
 
 
-class _Cells:
-    """The state by key, and what is found."""
+class Cells:
+    """The state by key, as memory: to read a number there takes half as long as from an array.
+    Anew after the state has grown."""
 
     def __init__(self, state: Columns) -> None:
-        self.state, self.size = state, len(state)
-        self.column = {
-            name: seg.flat(state[name])
-            for name in ("condition", "output", "due_ns", "since_ns", "cause", "quality")
-        }
+        self.of, self.size = state, len(state)
+        self.wide = state["condition"].shape[1]
+        columns: dict[str, Any] = {name: seg.flat(state[name]) for name in _COLUMNS}
+        self.at: dict[str, Any] = {name: memoryview(column) for name, column in columns.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Cells:
+        return Cells(copy.deepcopy(self.of, memo))
+
+    def is_after(self, rows: Iterable[Row]) -> bool:
+        """Whether each row is later than the last word of its instance."""
+        floor_ns = self.at["floor_ns"]
+        return all(row[1] > floor_ns[row[0]] for row in rows)
+
+    def bits(self, name: str, instance: int) -> int:
+        """Of an instance's levels, bit n for level n."""
+        column, mask = self.at[name], 0
+        for level in range(self.wide):
+            if column[instance + level * self.size]:
+                mask |= 1 << level
+        return mask
+
+    def keep_said(self, rows: Iterable[Row]) -> None:
+        """To know a repeat of its time by."""
+        set_at, step_ns = self.at["set_at"], self.at["step_ns"]
+        for instance, time_ns, _, _, sets, _ in rows:
+            step_ns[instance] = time_ns
+            for level in range(self.wide):
+                set_at[instance + level * self.size] = bool(sets >> level & 1)
+
+
+class TickOfFew:
+    """A tick: what it found stands in its fields.
+
+    stands: (instance, bits of the levels that stand) where one moved. begun, lasted: keys of runs.
+    wait: told when and which run takes effect later.
+    """
+
+    def __init__(self, cells: Cells, now_ns: int, wait: Callable[[int, int], None]) -> None:
+        self._cells, self._now_ns, self._wait = cells, now_ns, wait
+        self.stands: list[tuple[int, int]] = []
         self.begun: list[int] = []
         self.lasted: list[int] = []
-        self.old: list[_Turn] = []
-        self.new: list[_Turn] = []
+        self._turns: list[_Turn] = []
 
-    def last(self, key: int) -> None:
-        """The run takes effect, at its deadline or the last word after it."""
-        level, instance = divmod(key, self.size)
-        column = self.column
-        due_ns = column["due_ns"].item(key)
-        time_ns = max(due_ns, self.state["floor_ns"].item(instance))
-        run = (column[name].item(key) for name in ("since_ns", "cause", "quality"))
-        self.old.append((instance, level, time_ns, False, *run))
-        self.lasted.append(key)
-        column["due_ns"][key] = FOREVER
-
-    def take_in(self, said: list[int], signals: Signals, now_ns: int, *, is_swept: bool) -> int:
-        """Runs end and begin. Returns the next deadline of those that began."""
-        condition, due_ns = self.column["condition"], self.column["due_ns"]
-        sets, resets = signals.set.tolist(), signals.reset.tolist()
-        next_ns = FOREVER
-        for row, (instance, time_ns) in enumerate(zip(said, signals.time_ns.tolist(), strict=True)):
-            known_ns = max(time_ns, now_ns)
-            end_ns = known_ns if is_swept else time_ns
-            key = instance
-            for is_set, is_reset in zip(sets[row], resets[row], strict=True):
-                stood = condition.item(key)
-                now = is_set or (stood and not is_reset)
-                is_edge = now != stood
-                has_lasted = due_ns.item(key) <= (time_ns if is_edge else end_ns)
-                if has_lasted:
-                    self.last(key)
-                if is_edge:
-                    found_ns = self._begin(key, now, signals, row, (time_ns, known_ns), has_lasted)
-                    next_ns = min(next_ns, found_ns)
-                key += self.size
-        return next_ns
-
-    def _begin(  # noqa: PLR0917  one run
-        self,
-        key: int,
-        now: bool,
-        signals: Signals,
-        row: int,
-        at: tuple[int, int],
-        has_lasted: bool,
-    ) -> int:
-        """A run begins. Returns when it takes effect, if it is to be waited for."""
-        time_ns, known_ns = at
-        level, instance = divmod(key, self.size)
-        column = self.column
-        delay_ns = self.state["on_ns" if now else "off_ns"].item(instance, level)
-        cause, quality = signals.value.item(row), signals.quality.item(row)
-        effect_ns = FOREVER
-        if now != (column["output"].item(key) != has_lasted):
-            effect_ns = time_ns + delay_ns
-            if effect_ns <= known_ns:
-                self.new.append(
-                    (instance, level, effect_ns, delay_ns == 0, time_ns, cause, quality)
-                )
-                effect_ns = FOREVER
-        self.begun.append(key)
-        column["condition"][key] = now
-        column["since_ns"][key] = time_ns
-        column["cause"][key] = cause
-        column["quality"][key] = quality
-        column["due_ns"][key] = effect_ns
-        return effect_ns
-
-    def finish(self, said: list[int], signals: Signals) -> Changes | None:
-        """What turned, as changes; the outputs, and the last words."""
-        turns = [*self.old, *self.new]
-        changes = self._changes(sorted(turns, key=_IN_TIME)) if turns else None
-        floor_ns, output = self.state["floor_ns"], self.column["output"]
-        if said:
-            floor_ns[signals.instance] = signals.time_ns
-        for instance, level, time_ns, *_ in turns:
-            output[level * self.size + instance] ^= True
-            if floor_ns.item(instance) < time_ns:
-                floor_ns[instance] = time_ns
+    def take(self, rows: list[Row], late: list[int] | None) -> Changes | None:
+        """Take in what instances say. `late`: keys whose delay ends by now, ascending; None: no
+        clock is asked, a delay ends by the samples alone."""
+        floor_ns, size = self._cells.at["floor_ns"], self._cells.size
+        for row in rows:
+            self._take_row(row, is_swept=late is not None)
+        if late:
+            said = {row[0] for row in rows}
+            for key in late:
+                if key % size not in said:
+                    self._last(key)
+        changes = self._changes() if self._turns else None
+        for row in rows:
+            floor_ns[row[0]] = row[1]
+        output = self._cells.at["output"]
+        for instance, time_ns, _, level, *_ in self._turns:
+            key = instance + level * size
+            output[key] = not output[key]
+            floor_ns[instance] = max(floor_ns[instance], time_ns)
         return changes
 
-    def _changes(self, turns: list[_Turn]) -> Changes:
+    def _take_row(self, row: Row, *, is_swept: bool) -> None:
+        """Runs end and begin."""
+        instance, time_ns, _, _, sets, resets = row
+        size, at = self._cells.size, self._cells.at
+        condition, due_ns = at["condition"], at["due_ns"]
+        known_ns = max(time_ns, self._now_ns)
+        end_ns = known_ns if is_swept else time_ns
+        mask, is_moved, key, bit = 0, False, instance, 1
+        for _ in range(self._cells.wide):
+            stood = condition[key]
+            now = sets & bit != 0 or (stood and not resets & bit)
+            if now:
+                mask |= bit
+            is_edge = now != stood
+            has_lasted = due_ns[key] <= (time_ns if is_edge else end_ns)
+            if has_lasted:
+                self._last(key)
+            if is_edge:
+                is_moved = True
+                self._begin(key, row, known_ns, now=now, has_lasted=has_lasted)
+            key += size
+            bit += bit
+        if is_moved:
+            self.stands.append((instance, mask))
+
+    def _last(self, key: int) -> None:
+        """The run takes effect, at its deadline or the last word after it."""
+        at = self._cells.at
+        level, instance = divmod(key, self._cells.size)
+        time_ns = max(at["due_ns"][key], at["floor_ns"][instance])
+        run = (at["since_ns"][key], at["cause"][key], at["quality"][key])
+        self._turns.append((instance, time_ns, False, level, *run))
+        self.lasted.append(key)
+        at["due_ns"][key] = FOREVER
+
+    def _begin(self, key: int, row: Row, known_ns: int, *, now: bool, has_lasted: bool) -> None:
+        instance, time_ns, cause, quality, _, _ = row
+        at = self._cells.at
+        effect_ns = FOREVER
+        if now != (at["output"][key] != has_lasted):
+            delay_ns = at["on_ns" if now else "off_ns"][key]
+            effect_ns = time_ns + delay_ns
+            if effect_ns <= known_ns:
+                level = key // self._cells.size
+                turn = (instance, effect_ns, delay_ns == 0, level, time_ns, cause, quality)
+                self._turns.append(turn)
+                effect_ns = FOREVER
+            else:
+                self._wait(effect_ns, key)
+        self.begun.append(key)
+        at["condition"][key] = now
+        at["since_ns"][key] = time_ns
+        at["cause"][key] = cause
+        at["quality"][key] = quality
+        at["due_ns"][key] = effect_ns
+
+    def _changes(self) -> Changes:
         """Turns of one instance at one time are one change, told by the level that decides it."""
-        told: list[Any] = []
-        mask, of = 0, -1
-        at = 0
+        turns = sorted(self._turns)
+        cells, told = self._cells, list[tuple[Any, ...]]()
+        mask, of, at = 0, -1, 0
         while at < len(turns):
-            instance, _, time_ns, sampled, *_ = turns[at]
+            first = turns[at]
+            instance, when = first[0], first[:3]
             if instance != of:
-                of, mask = instance, self._standing(instance)
+                of, mask = instance, cells.bits("output", instance)
             earlier, end = mask.bit_length(), at
-            while end < len(turns) and _IN_TIME(turns[end]) == (instance, time_ns, sampled):
-                mask ^= 1 << turns[end][1]
+            while end < len(turns) and turns[end][:3] == when:
+                mask ^= 1 << turns[end][3]
                 end += 1
             level = mask.bit_length()
             if level != earlier:
                 decides = max(level, earlier) - 1
-                turn = [turn for turn in turns[at:end] if turn[1] == decides][-1]
-                limit = (
-                    self.state["limit"].item(instance, level - 1)
-                    if level
-                    else self.state["reset"].item(instance, earlier - 1)
-                )
-                told.append((instance, level, time_ns, turn[4], turn[5], limit, turn[6]))
+                turn = first
+                if end - at > 1:
+                    turn = [turn for turn in turns[at:end] if turn[3] == decides][-1]
+                bound, of_level = ("limit", level) if level else ("reset", earlier)
+                limit = cells.at[bound][instance + (of_level - 1) * cells.size]
+                told.append((instance, level, first[1], turn[4], turn[5], limit, turn[6]))
             at = end
         columns = zip(*told, strict=True) if told else [()] * len(_TYPES)
         return Changes(*map(np.array, columns, _TYPES))
 
-    def _standing(self, instance: int) -> int:
-        """Its outputs, bit n for level n."""
-        mask, output = 0, self.column["output"]
-        for level, key in enumerate(range(instance, len(output), self.size)):
-            mask |= output.item(key) << level
-        return mask
+
+def rows_of(signals: Signals) -> list[Row]:
+    """What few signals say."""
+    names = (signals.instance, signals.time_ns, signals.value, signals.quality)
+    columns = (column.tolist() for column in names)
+    return list(zip(*columns, _bits(signals.set), _bits(signals.reset), strict=True))
 
 
-_TYPES = (np.int64, np.uint8, np.int64, np.int64, np.float64, np.float64, np.uint8)
-"""Of the columns of `Changes`."""
+def _bits(flags: NDArray[np.bool_]) -> list[int]:
+    found = []
+    for row in flags.tolist():
+        mask = 0
+        for level, is_on in enumerate(row):
+            mask |= is_on << level
+        found.append(mask)
+    return found

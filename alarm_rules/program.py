@@ -34,9 +34,10 @@ from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog
 from alarm_rules.broad import PIECE, tick_range
 from alarm_rules.dense import Tick, is_dense, tick
-from alarm_rules.few import CELLS_MAX, tick_few
+from alarm_rules.few import Cells, Row, TickOfFew, rows_of
 from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of, taken
 from alarm_rules.turns import Changes, Turns, bits_of, chained, changes_of, joined, most_severe
+from alarm_rules.waiting import Waiting
 from gateway.contract.rule_kind import (
     FOREVER,
     NEVER,
@@ -59,10 +60,11 @@ _PIECE = 1 << 14
 page of them is given by the system anew."""
 
 
-_NO_KEYS = np.empty(0, np.int64)
-
 _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
+
+ONE_BY_ONE_MAX = 48
+"""Instances that speak, and delays that end: beyond, numpy is quicker (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,10 @@ class Program:
             instance_live=np.empty(0, np.bool_),
         )
         self.due_ns = FOREVER
-        self._waiting: list[tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None  # keys and
-        # deadlines; see `_overdue`
+        self._waiting = Waiting()
+        self._cells = Cells(self.state)
+        self._has_few = False  # the evaluator can be asked one by one
+        self._plain: tuple[Rows, NDArray[np.int64]] | None = None  # chosen, not asked yet
         self._signals: list[Signals] = []
         self._early: list[Changes] = []  # found before `finish`
         self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
@@ -164,7 +168,7 @@ class Program:
         else:
             chosen = selected.nonzero()[0]
             if rows.tick is not None and self._is_plain(rows.tick):
-                self._signals.append(self._signals_at(rows, chosen))
+                self._plain = rows, chosen
                 return None
         feed = self._feed(rows, chosen)
         if len(feed) == 0:
@@ -284,7 +288,8 @@ class Program:
         """As `_tick`, without a clock; the evaluator is told by who asks. `rows`: a range."""
         if isinstance(rows, slice):
             found = tick_range(self.state, signals, rows, NEVER, due_ns=self.due_ns)
-            self._waiting, self.due_ns = None, min(self.due_ns, found.due_ns)
+            self.due_ns = min(self.due_ns, found.due_ns)
+            self._waiting.forget()
         else:
             self._keep_said(signals)
             found = tick(self.state, signals, NEVER, late=None)
@@ -331,8 +336,16 @@ class Program:
             timed = self.evaluator.timers(now_ns, times)
             if timed is not None and len(timed):
                 self._signals.append(timed)
-        parts, self._signals = self._signals, []
         swept = self.due_ns <= now_ns
+        if self._plain is not None:
+            rows, chosen = self._plain
+            self._plain = None
+            if len(chosen) <= ONE_BY_ONE_MAX and not (self._signals or self._early):
+                few = self._few_at(rows, chosen.tolist())
+                if few is not None:
+                    return self._tick_of_few(few, now_ns, swept=swept)
+            self._signals.append(self._signals_at(rows, chosen))
+        parts, self._signals = self._signals, []
         early, self._early = self._early, []
         if not parts and not swept:
             return chained(early)
@@ -343,7 +356,7 @@ class Program:
             changes = self._tick(signals, now_ns, swept=swept)
             return chained([*early, changes] if changes is not None else early)
         changes = self._in_order(signals, now_ns, swept=swept)
-        self._waiting = None
+        self._waiting.forget()
         if swept:
             self._find_due()
         return chained([*early, changes] if changes is not None else early)
@@ -357,18 +370,66 @@ class Program:
             if isinstance(rows, slice):
                 return self._tick_range(signals, rows, now_ns, swept=swept)
         late = self._overdue(now_ns) if swept else None
-        cells, ended = len(signals) * self.width, 0 if late is None else len(late)
-        if cells + ended <= CELLS_MAX:
-            return self._took(signals, tick_few(state, signals, now_ns, late=late))
-        if late is None or not 0 < cells <= CELLS_MAX:
-            return self._took(signals, tick(state, signals, now_ns, late=late))
-        is_said = np.isin(late % len(state), signals.instance)
-        none = taken(signals, slice(0))
-        parts = (
-            self._took(none, tick(state, none, now_ns, late=late[~is_said])),
-            self._took(signals, tick_few(state, signals, now_ns, late=late[is_said])),
-        )
-        return chained([changes for changes in parts if changes is not None])
+        ended = 0 if late is None else len(late)
+        if len(signals) + ended <= ONE_BY_ONE_MAX:
+            return self._take_few(rows_of(signals), None if late is None else late.tolist(), now_ns)
+        return self._took(signals, tick(state, signals, now_ns, late=late))
+
+    def _few_at(self, rows: Rows, chosen: list[int]) -> list[Row] | None:
+        """What a few usable samples say, as `_signals_at`; None: in another way."""
+        evaluator: Any = self.evaluator
+        if not self._has_few or self._is_planned or not self.is_dense_allowed:
+            return None
+        quality = [rows.quality.item(at) for at in chosen]
+        if PLANNED in quality:
+            return None
+        instance = [rows.point.item(at) for at in chosen]
+        time_ns = [rows.time_ns.item(at) for at in chosen]
+        value = [rows.value.item(at) for at in chosen]
+        said = evaluator.said_of_few(instance, value)
+        few = [
+            (*row, *bits)
+            for *row, bits in zip(instance, time_ns, value, quality, said, strict=True)
+        ]
+        if not self._cells.is_after(few):
+            return None
+        evaluator.note_few(instance, time_ns)
+        return few
+
+    def _tick_of_few(self, few: list[Row], now_ns: int, *, swept: bool) -> Changes | None:
+        if not self.evaluator.latest_wins:
+            self._cells.keep_said(few)
+        if not swept:
+            return self._take_few(few, None, now_ns)
+        late, changes = self._overdue(now_ns), None
+        if len(late) > ONE_BY_ONE_MAX:  # of those who say nothing
+            is_said = np.isin(late % len(self.state), [row[0] for row in few])
+            none = merged([], self.width)
+            found = tick(self.state, none, now_ns, late=late[~is_said])
+            changes, late = self._took(none, found), late[is_said]
+        told = self._take_few(few, late.tolist(), now_ns)
+        return chained([part for part in (changes, told) if part is not None])
+
+    def _take_few(self, few: list[Row], late: list[int] | None, now_ns: int) -> Changes | None:
+        """Take them in, level by level in plain numbers."""
+        evaluator: Any = self.evaluator
+        found = TickOfFew(self._cells, now_ns, self._wait_for)
+        changes = found.take(few, late)
+        size = len(self.state)
+        if self._has_few:
+            evaluator.stands_of_few(found.stands)
+            return changes
+        told = {key % size for key in found.begun}
+        if not self._has_stands:
+            told.update(row[0] for row in few)
+            told.update(key % size for key in found.lasted)
+        if told:
+            self._tell(np.array(sorted(told), np.int64))
+        return changes
+
+    def _wait_for(self, end_ns: int, key: int) -> None:
+        self.due_ns = min(self.due_ns, end_ns)
+        self._waiting.push(end_ns, key)
 
     def _took(self, signals: Signals, found: Tick) -> Changes | None:
         """What follows from a tick beside its changes."""
@@ -400,7 +461,7 @@ class Program:
             changes = [] if silent.changes is None else [silent.changes]
         found = tick_range(state, signals, instances, now_ns, due_ns=due_ns)
         self.due_ns = found.due_ns if swept and is_every else min(self.due_ns, found.due_ns)
-        self._waiting = None
+        self._waiting.forget()
         self._tell(signals.instance)
         if found.changes is not None:
             changes.append(found.changes)
@@ -425,44 +486,14 @@ class Program:
 
     def _wait(self, key: NDArray[np.int64], due_ns: int) -> None:
         """These runs began; the first of those that wait takes effect at `due_ns`."""
-        self.due_ns = min(self.due_ns, due_ns)
-        if self._waiting is not None and due_ns < FOREVER:
-            ends_ns = self._of("due_ns", key)
-            self._waiting.append((key, ends_ns))
-            if sum(len(key) for key, _ in self._waiting) > self._waiting_max:
-                self._waiting = None
-
-    @property
-    def _waiting_max(self) -> int:
-        """More are no quicker to look through than all."""
-        return self.state["due_ns"].size // 8
+        if due_ns < FOREVER:
+            self.due_ns = min(self.due_ns, due_ns)
+            self._waiting.add(key, self._of("due_ns", key), due_ns)
 
     def _overdue(self, now_ns: int) -> NDArray[np.int64]:
-        """Keys whose delay ends by now; `due_ns` becomes that of the others.
-
-        Where few runs wait they are known by name: `_waiting` has every key with a deadline, and
-        deadlines that are none any more. They are found out when they pass, so that those of
-        others need no look into the table. None: not known, all are looked at.
-        """
-        due_ns, waiting = self._column("due_ns"), self._waiting
-        if waiting is None:
-            key = np.flatnonzero(due_ns < FOREVER)
-            ends_ns = due_ns.take(key)
-        elif len(waiting) == 1:
-            key, ends_ns = waiting[0]
-        else:
-            key = np.concatenate([_NO_KEYS, *(key for key, _ in waiting)])
-            ends_ns = np.concatenate([_NO_KEYS, *(ends_ns for _, ends_ns in waiting)])
-        is_late = ends_ns <= now_ns
-        late: NDArray[np.int64] = key[is_late]
-        late = late[due_ns.take(late) == ends_ns[is_late]]
-        late.sort()
-        late = late[seg.heads(late)]
-        waits = ends_ns > now_ns
-        waits &= ends_ns < FOREVER
-        key, ends_ns = key[waits], ends_ns[waits]
-        self.due_ns = int(np.minimum.reduce(ends_ns, initial=FOREVER))
-        self._waiting = [(key, ends_ns)] if len(key) <= self._waiting_max else None
+        """Keys whose delay ends by now; `due_ns` becomes that of the others."""
+        late = self._waiting.overdue(self._column("due_ns"), now_ns)
+        self.due_ns = self._waiting.due_ns
         return late
 
     def _in_order(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
@@ -710,7 +741,8 @@ class Program:
 
     def settle_all(self) -> None:
         """Tell the evaluator about every instance: after a refresh or a load."""
-        self._waiting = None
+        self._waiting.forget()
+        self._cells = Cells(self.state)
         layout = self.layout
         self._only_slot = seg.only_members(layout.point_start, layout.point_slots)
         self._instance_of = None
@@ -721,6 +753,8 @@ class Program:
             seg.is_numbering(column)
             for column in (self._only_slot, layout.slot_group, layout.group_instance)
         )
+        evaluator: Any = self.evaluator
+        self._has_few = hasattr(evaluator, "judges_few") and evaluator.judges_few
         self._set_due()
         self._is_planned = True  # unless it shows that it does not
         self._find_due()

@@ -64,8 +64,6 @@ _BANDS_MAX = 1 << 16
 _SETTINGS_MAX = 1 << 14
 _OTHERS_SHARE = 8
 """Of so many points one has a band of its own: then it is quicker to look at all of them."""
-_FEW = 1 << 3
-"""Instances that cost less one by one than in calls of numpy."""
 
 
 class LimitParameters(LevelsParameters):
@@ -127,8 +125,8 @@ class LimitEvaluator(KindEvaluator):
         self._is_other = np.empty(0, np.bool_)  # by point: whether its band is not that one
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
+        self._sets: list[Any] = []  # levels by setting
         self._one_set: list[tuple[float, float, float]] | None = None  # all are judged with it
-        self._is_looked_up = False  # both of these: a band is looked up by the point's instance
         self._is_straight = False  # groups have the numbers of their instances
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
 
@@ -165,7 +163,6 @@ class LimitEvaluator(KindEvaluator):
             point = seg.only_members(layout.group_start, layout.slot_point[layout.group_slots])
             if point is not None and point.min(initial=0) >= 0:
                 self._only_point = point[layout.instance_group]
-        self._is_looked_up = self._only_point is not None and self._band_of.size > 0
         self._low = np.full(count, -np.inf)
         self._high = np.full(count, np.inf)
         self._marked = np.zeros(count, np.bool_)
@@ -180,6 +177,7 @@ class LimitEvaluator(KindEvaluator):
         many, and are worked out as they are needed."""
         wide = self.instances["side"].shape[1]
         self._one_set = None
+        self._sets = list(self._settings or ())
         if self._settings and len(self._settings) == 1:
             (bounds,) = self._settings
             unused = [(1.0, math.nan, math.nan)] * (wide - len(bounds))
@@ -300,9 +298,6 @@ class LimitEvaluator(KindEvaluator):
         """The band of a point is the narrowest of its instances."""
         if len(instances) == 0:
             return
-        if len(instances) <= _FEW and planned is None and self._is_looked_up:
-            self._look_up(instances, condition)
-            return
         if self._band_of.size:
             key = bits_of(condition)
             if self._band_of.shape[1] > 1:
@@ -342,17 +337,39 @@ class LimitEvaluator(KindEvaluator):
             is_other |= high != self._common[1]
             self._is_other[points] = is_other
 
-    def _look_up(self, instances: NDArray[np.int64], condition: NDArray[np.bool_]) -> None:
-        """The same for a few, one by one."""
+    @property
+    def judges_few(self) -> bool:
+        """Whether a few can be asked one by one, in plain numbers."""
+        return self._only_point is not None and self._band_of.size > 0
+
+    def said_of_few(self, instances: list[int], values: list[float]) -> list[tuple[int, int]]:
+        """As `said`, a bit for each level."""
+        setting, found = self.instances["setting"], []
+        for instance, value in zip(instances, values, strict=True):
+            sets, resets, bit = 0, 0, 1
+            for side, set_at, reset_below in self._sets[setting.item(instance)]:
+                number = value if side > 0 else -value
+                if number >= set_at:
+                    sets |= bit
+                if number < reset_below:
+                    resets |= bit
+                bit += bit
+            found.append((sets, resets))
+        return found
+
+    def note_few(self, instances: list[int], times_ns: list[int]) -> None:
+        judged_ns = self.instances["judged_ns"]
+        for instance, time_ns in zip(instances, times_ns, strict=True):
+            judged_ns[instance] = time_ns
+
+    def stands_of_few(self, stands: list[tuple[int, int]]) -> None:
+        """As `stands`: (instance, bits of the levels that stand)."""
         setting, point = self.instances["setting"], self._only_point
         assert point is not None
         lows, highs = self._band_of
-        for instance, stands in zip(instances.tolist(), condition.tolist(), strict=True):
-            of, key = point.item(instance), 0
-            for level, is_on in enumerate(stands):
-                key |= is_on << level
-            number = setting.item(instance)
-            low, high = lows.item(number, key), highs.item(number, key)
+        for instance, mask in stands:
+            of, number = point.item(instance), setting.item(instance)
+            low, high = lows.item(number, mask), highs.item(number, mask)
             self._low[of], self._high[of] = low, high
             self._is_other[of] = (low, high) != self._common
 

@@ -26,7 +26,7 @@ LEVELS = {
 }
 
 
-def _rules(*, dense: bool) -> RuleSet:
+def _rules(*, dense: bool, straight: bool = False) -> RuleSet:
     table = PointTable()
     for number in range(POINTS):
         table.put(Point(id=f"p{number}", quantity="q" if number % 3 else "r"))
@@ -35,6 +35,8 @@ def _rules(*, dense: bool) -> RuleSet:
         Rule("some", "limit", {"value": Selector(quantity="q")}, {"levels": {"H": 1.0, "HH": 2.0}}),
         Rule("off", "offline", {"value": Selector()}, {"max_age_s": 6.0}, on_delay_s=1.0),
     ]
+    if straight:
+        del rules[1]
     found = RuleSet(rules, KINDS, table)
     found.evaluate(Batch.empty(), START_NS)
     for program in found._programs.all:
@@ -56,20 +58,27 @@ def _ticks(rng: np.random.Generator, count: int, *, share: float, planned: float
         yield Batch.of(point, value, quality=quality, **times), now_ns
 
 
-@pytest.mark.parametrize("way", ["tick", "tick_few"])
+@pytest.mark.parametrize("straight", [True, False])
+@pytest.mark.parametrize("way", ["tick", "TickOfFew"])
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.2])
 @pytest.mark.parametrize("planned", [0.0, 0.02])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_tick_by_elements_tells_what_it_tells_in_order(
-    way: str, share: float, planned: float, seed: int, monkeypatch: pytest.MonkeyPatch
+def test_a_tick_by_elements_tells_what_it_tells_in_order(  # noqa: PLR0917  every way
+    straight: bool,
+    way: str,
+    share: float,
+    planned: float,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """`straight`: one rule for every point, so that chosen rows are told without a look around."""
     taken = []
     real = getattr(program_module, way)
     monkeypatch.setattr(
         program_module, way, lambda *args, **more: taken.append(1) or real(*args, **more)
     )
-    monkeypatch.setattr(program_module, "CELLS_MAX", -1 if way == "tick" else 1 << 30)
-    one, other = _rules(dense=True), _rules(dense=False)
+    monkeypatch.setattr(program_module, "ONE_BY_ONE_MAX", -1 if way == "tick" else 1 << 30)
+    one, other = (_rules(dense=dense, straight=straight) for dense in (True, False))
     rng = np.random.default_rng([seed, round(share * 10)])
     changes = 0
     for batch, now_ns in _ticks(rng, 40, share=share, planned=planned):
