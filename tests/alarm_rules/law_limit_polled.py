@@ -16,6 +16,7 @@ from gateway.testing.rule_kinds import RuleCase, Sample
 
 DELAYS_S = [0.0, 0.5, 1.0, 2.0, 3.0]
 VALUES = [-2.0, -1.0, -0.5, 0.0, 0.0, 0.0, 0.5, 1.0, 1.5, 2.0]
+WILD = [-2.0, -1.0, 0.5, 1.0, 2.0]
 RARE = [int(Quality.UNCERTAIN_CALIBRATING), int(Quality.UNCERTAIN), int(Quality.BAD)]
 
 
@@ -33,15 +34,16 @@ def _rule(rng: random.Random, number: int, selector: Selector) -> Rule:
 def make(rng: random.Random, histories: int) -> RuleCase:
     """One rule for all, or one for each half."""
     points = [Point(id=f"p{n}", quantity="qr"[n % 2], area="here") for n in range(histories)]
-    stays, rare = rng.choice([0.3, 0.8, 0.95]), rng.choice([0.0, 0.0, 0.01])
+    stays, rare = rng.choice([0.0, 0.3, 0.8, 0.95]), rng.choice([0.0, 0.0, 0.01])
+    values = rng.choice([VALUES, VALUES, WILD])
     value = dict.fromkeys((point.id for point in points), 0.0)
     samples = []
     for second in range(rng.choice([8, 16])):
+        early_s = rng.choice([0.0, 0.0, 0.25])
         for point in points:
             if rng.random() > stays:
-                value[point.id] = rng.choice(VALUES)
+                value[point.id] = rng.choice(values)
             quality = rng.choice(RARE) if rng.random() < rare else 0
-            early_s = rng.choice([0.0, 0.0, 0.25])
             samples.append(Sample(point.id, 1.0 + second - early_s, value[point.id], quality))
     selectors = [Selector(quantity=name) for name in "qr"]
     if rng.random() < 0.5:
