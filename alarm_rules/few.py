@@ -31,21 +31,6 @@ Row = tuple[int, int, float, int, int, int]
 _Turn = tuple[int, int, bool, int, int, float, int]
 """Instance, time, by a sample of that time, level, when its run began, its value and quality."""
 
-_COLUMNS = (
-    "condition",
-    "output",
-    "due_ns",
-    "since_ns",
-    "cause",
-    "quality",
-    "on_ns",
-    "off_ns",
-    "limit",
-    "reset",
-    "floor_ns",
-    "set_at",
-    "step_ns",
-)
 _TYPES = (np.int64, np.uint8, np.int64, np.int64, np.float64, np.float64, np.uint8)
 """Of the columns of `Changes`."""
 
@@ -54,35 +39,64 @@ class Cells:
     """The state by key, as memory: to read a number there takes half as long as from an array.
     Anew after the state has grown."""
 
+    __slots__ = (
+        "cause",
+        "condition",
+        "due_ns",
+        "floor_ns",
+        "limit",
+        "of",
+        "off_ns",
+        "on_ns",
+        "output",
+        "quality",
+        "reset",
+        "set_at",
+        "since_ns",
+        "size",
+        "step_ns",
+        "wide",
+    )
+
     def __init__(self, state: Columns) -> None:
         self.of, self.size = state, len(state)
         self.wide = state["condition"].shape[1]
-        columns: dict[str, Any] = {name: seg.flat(state[name]) for name in _COLUMNS}
-        self.at: dict[str, Any] = {name: memoryview(column) for name, column in columns.items()}
+        self.condition, self.output, self.due_ns = self._of("condition", "output", "due_ns")
+        self.since_ns, self.cause, self.quality = self._of("since_ns", "cause", "quality")
+        self.on_ns, self.off_ns = self._of("on_ns", "off_ns")
+        self.limit, self.reset = self._of("limit", "reset")
+        self.floor_ns, self.set_at, self.step_ns = self._of("floor_ns", "set_at", "step_ns")
+
+    def _of(self, *names: str) -> list[Any]:
+        columns: list[Any] = [seg.flat(self.of[name]) for name in names]
+        return [memoryview(column) for column in columns]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Cells:
         return Cells(copy.deepcopy(self.of, memo))
 
     def is_after(self, rows: Iterable[Row]) -> bool:
         """Whether each row is later than the last word of its instance."""
-        floor_ns = self.at["floor_ns"]
+        floor_ns = self.floor_ns
         return all(row[1] > floor_ns[row[0]] for row in rows)
 
-    def bits(self, name: str, instance: int) -> int:
+    def outputs(self, instance: int) -> int:
         """Of an instance's levels, bit n for level n."""
-        column, mask = self.at[name], 0
-        for level in range(self.wide):
-            if column[instance + level * self.size]:
-                mask |= 1 << level
+        output, mask, bit = self.output, 0, 1
+        for key in range(instance, instance + self.wide * self.size, self.size):
+            if output[key]:
+                mask |= bit
+            bit += bit
         return mask
 
     def keep_said(self, rows: Iterable[Row]) -> None:
         """To know a repeat of its time by."""
-        set_at, step_ns = self.at["set_at"], self.at["step_ns"]
+        set_at, step_ns = self.set_at, self.step_ns
+        every, size = self.wide * self.size, self.size
         for instance, time_ns, _, _, sets, _ in rows:
             step_ns[instance] = time_ns
-            for level in range(self.wide):
-                set_at[instance + level * self.size] = bool(sets >> level & 1)
+            for key in range(instance, instance + every, size):
+                set_at[key] = sets & 1
+                sets >>= 1
 
 
 class TickOfFew:
@@ -102,7 +116,7 @@ class TickOfFew:
     def take(self, rows: list[Row], late: list[int] | None) -> Changes | None:
         """Take in what instances say. `late`: keys whose delay ends by now, ascending; None: no
         clock is asked, a delay ends by the samples alone."""
-        floor_ns, size = self._cells.at["floor_ns"], self._cells.size
+        floor_ns, size = self._cells.floor_ns, self._cells.size
         for row in rows:
             self._take_row(row, is_swept=late is not None)
         if late:
@@ -113,7 +127,7 @@ class TickOfFew:
         changes = self._changes() if self._turns else None
         for row in rows:
             floor_ns[row[0]] = row[1]
-        output = self._cells.at["output"]
+        output = self._cells.output
         for instance, time_ns, _, level, *_ in self._turns:
             key = instance + level * size
             output[key] = not output[key]
@@ -123,8 +137,7 @@ class TickOfFew:
     def _take_row(self, row: Row, *, is_swept: bool) -> None:
         """Runs end and begin."""
         instance, time_ns, _, _, sets, resets = row
-        size, at = self._cells.size, self._cells.at
-        condition, due_ns = at["condition"], at["due_ns"]
+        size, condition, due_ns = self._cells.size, self._cells.condition, self._cells.due_ns
         known_ns = max(time_ns, self._now_ns)
         end_ns = known_ns if is_swept else time_ns
         mask, is_moved, key, bit = 0, False, instance, 1
@@ -147,20 +160,20 @@ class TickOfFew:
 
     def _last(self, key: int) -> None:
         """The run takes effect, at its deadline or the last word after it."""
-        at = self._cells.at
+        cells = self._cells
         level, instance = divmod(key, self._cells.size)
-        time_ns = max(at["due_ns"][key], at["floor_ns"][instance])
-        run = (at["since_ns"][key], at["cause"][key], at["quality"][key])
+        time_ns = max(cells.due_ns[key], cells.floor_ns[instance])
+        run = (cells.since_ns[key], cells.cause[key], cells.quality[key])
         self._turns.append((instance, time_ns, False, level, *run))
         self.lasted.append(key)
-        at["due_ns"][key] = FOREVER
+        cells.due_ns[key] = FOREVER
 
     def _begin(self, key: int, row: Row, known_ns: int, *, now: bool, has_lasted: bool) -> None:
         instance, time_ns, cause, quality, _, _ = row
-        at = self._cells.at
+        cells = self._cells
         effect_ns = FOREVER
-        if now != (at["output"][key] != has_lasted):
-            delay_ns = at["on_ns" if now else "off_ns"][key]
+        if now != (cells.output[key] != has_lasted):
+            delay_ns = (cells.on_ns if now else cells.off_ns)[key]
             effect_ns = time_ns + delay_ns
             if effect_ns <= known_ns:
                 level = key // self._cells.size
@@ -170,11 +183,11 @@ class TickOfFew:
             else:
                 self._wait(effect_ns, key)
         self.begun.append(key)
-        at["condition"][key] = now
-        at["since_ns"][key] = time_ns
-        at["cause"][key] = cause
-        at["quality"][key] = quality
-        at["due_ns"][key] = effect_ns
+        cells.condition[key] = now
+        cells.since_ns[key] = time_ns
+        cells.cause[key] = cause
+        cells.quality[key] = quality
+        cells.due_ns[key] = effect_ns
 
     def _changes(self) -> Changes:
         """Turns of one instance at one time are one change, told by the level that decides it."""
@@ -185,7 +198,7 @@ class TickOfFew:
             first = turns[at]
             instance, when = first[0], first[:3]
             if instance != of:
-                of, mask = instance, cells.bits("output", instance)
+                of, mask = instance, cells.outputs(instance)
             earlier, end = mask.bit_length(), at
             while end < len(turns) and turns[end][:3] == when:
                 mask ^= 1 << turns[end][3]
@@ -196,8 +209,8 @@ class TickOfFew:
                 turn = first
                 if end - at > 1:
                     turn = [turn for turn in turns[at:end] if turn[3] == decides][-1]
-                bound, of_level = ("limit", level) if level else ("reset", earlier)
-                limit = cells.at[bound][instance + (of_level - 1) * cells.size]
+                bound, of_level = (cells.limit, level) if level else (cells.reset, earlier)
+                limit = bound[instance + (of_level - 1) * cells.size]
                 told.append((instance, level, first[1], turn[4], turn[5], limit, turn[6]))
             at = end
         columns = zip(*told, strict=True) if told else [()] * len(_TYPES)

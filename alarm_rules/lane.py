@@ -24,7 +24,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,37 @@ _STRETCHES_MAX = 64
 
 _PLANNED = int(Quality.UNCERTAIN_CALIBRATING)
 Found = tuple[Program, Changes]
+
+
+class Bounds(NamedTuple):
+    """Of the rows of these times, what was looked up before."""
+
+    time_ns: NDArray[np.int64]
+    oldest_ns: int
+    newest_ns: int
+    worst: int  # quality
+
+
+class _Newest(NamedTuple):
+    """A range of points that was heard as one tick, all of it usable."""
+
+    span: slice
+    time_ns: NDArray[np.int64]
+
+
+class _Times(NamedTuple):
+    """`PointTimes` of a lane, looked up when asked for."""
+
+    lane: Lane
+    now_ns: int
+
+    @property
+    def heard_ns(self) -> NDArray[np.int64]:
+        return self.lane.heard_ns
+
+    @property
+    def usable_ns(self) -> NDArray[np.int64]:
+        return self.lane.usable_ns
 
 
 class _Stretch(NamedTuple):
@@ -68,13 +99,14 @@ class Lane:
     ) -> None:
         self.programs = programs
         self.derived = dict(derived)
-        self.heard_ns = np.empty(0, np.int64)
-        self.usable_ns = np.empty(0, np.int64)
+        self._heard_ns = np.empty(0, np.int64)
+        self._usable_ns = np.empty(0, np.int64)
+        self._newest: _Newest | None = None  # not in these two yet
         self._every = np.empty(0, np.int64)  # 0, 1, 2, …: the points of a range
         self._every32 = np.empty(0, np.int32)  # the same as batches have it, to know a range by
         self._all_true = np.empty(0, np.bool_)  # never written
         self._spanned: tuple[NDArray[np.int32], slice | None] = (self._every32, None)
-        self.bounded = (self._every, 0, 0)  # times, and the oldest and newest of them, if known
+        self.bounds = Bounds(self._every, 0, 0, 0)
         self._stretches: dict[tuple[int, int], _Stretch] = {}  # no two of them overlap
 
     def grow(self, size: int) -> None:
@@ -83,8 +115,28 @@ class Lane:
         self._all_true = np.ones(size, np.bool_)
         self.forget_bounds()
         extra = np.full(size - len(self.heard_ns), NEVER)
-        self.heard_ns = np.concatenate([self.heard_ns, extra])
-        self.usable_ns = np.concatenate([self.usable_ns, extra])
+        self._heard_ns = np.concatenate([self.heard_ns, extra])
+        self._usable_ns = np.concatenate([self.usable_ns, extra])
+
+    @property
+    def heard_ns(self) -> NDArray[np.int64]:
+        """When each point was last heard: to be written into, and not kept. A tick after a tick of
+        the same points needs none of it, so what the last one said is written when it is asked
+        for."""
+        self._write_newest()
+        return self._heard_ns
+
+    @property
+    def usable_ns(self) -> NDArray[np.int64]:
+        """… with a value that is a number and not bad."""
+        self._write_newest()
+        return self._usable_ns
+
+    def _write_newest(self) -> None:
+        if self._newest is not None:
+            span, time_ns = self._newest
+            self._newest = None
+            self._heard_ns[span] = self._usable_ns[span] = time_ns
 
     def rows(
         self, batch: Batch, time_ns: NDArray[np.int64]
@@ -165,7 +217,7 @@ class Lane:
             first = int(point[0])
             if 0 <= first <= len(self._every) - size and point[-1] == first + size - 1:
                 found = slice(first, first + size)
-                if np.count_nonzero(point == self._every32[found]) == size:
+                if _is_same(point, self._every32[found]):
                     span = found
         self._spanned = point, span
         return span
@@ -182,11 +234,15 @@ class Lane:
         sample of this tick is no older than the newest of the one before, and the newest of this
         less the oldest of the one before bounds every silence.
         """
-        value, heard_ns, usable_ns = batch.value, self.heard_ns[span], self.usable_ns[span]
-        known_ns, oldest_ns, newest_ns = self.bounded
+        value = batch.value
+        if self._newest is not None and self._newest.span == span:
+            heard_ns = usable_ns = self._newest.time_ns
+        else:
+            heard_ns, usable_ns = self.heard_ns[span], self.usable_ns[span]
+        known_ns, oldest_ns, newest_ns, worst = self.bounds
         if known_ns is not time_ns:
-            oldest_ns = int(np.minimum.reduce(time_ns))
-            newest_ns = int(np.maximum.reduce(time_ns))
+            oldest_ns, newest_ns = int(np.minimum.reduce(time_ns)), int(np.maximum.reduce(time_ns))
+            worst = int(np.maximum.reduce(batch.quality))
         before = self._stretches.get((span.start, span.stop))
         if before is not None and before.newest_ns <= oldest_ns:
             is_later = before.newest_ns < oldest_ns
@@ -201,8 +257,8 @@ class Lane:
         unusable_ns = unheard_ns
         if before is None or not before.is_usable:
             unusable_ns = int(np.maximum.reduce(time_ns - usable_ns))
-        is_usable = not math.isnan(np.minimum.reduce(value))  # a NaN wins
-        is_usable = is_usable and bool(np.maximum.reduce(batch.quality) < BAD)
+        least = float(np.minimum.reduce(value))  # a NaN wins
+        is_usable = worst < BAD and not math.isnan(least)
         return Rows(
             point=self._every[span],
             value=value,
@@ -213,7 +269,7 @@ class Lane:
             heard_ns=heard_ns,
             usable_ns=usable_ns,
             span=span,
-            tick=Tick(oldest_ns, newest_ns, is_usable, unheard_ns, unusable_ns, is_later),
+            tick=Tick(oldest_ns, newest_ns, is_usable, unheard_ns, unusable_ns, is_later, least),
         )
 
     def judge(self, rows: Rows | Backlog, now_ns: int, known_to_ns: int) -> list[Batch]:
@@ -241,7 +297,7 @@ class Lane:
         return [(program, changes) for program, changes in found if changes is not None]
 
     def times(self, now_ns: int) -> PointTimes:
-        return PointTimes(self.heard_ns, self.usable_ns, now_ns)
+        return _Times(self, now_ns)
 
     def _derived_batch(self, program: Program, derived: Derived) -> Batch:
         point = self.derived[program][derived.group]
@@ -274,10 +330,12 @@ class Lane:
         np.maximum.at(self.usable_ns, point, time_ns)
 
     def _note_tick(self, rows: Rows, span: slice, tick: Tick) -> None:
-        self.heard_ns[span] = rows.time_ns
         if tick.is_usable:
-            self.usable_ns[span] = rows.time_ns
+            if self._newest is not None and self._newest.span != span:
+                self._write_newest()
+            self._newest = _Newest(span, rows.time_ns)
         else:
+            self.heard_ns[span] = rows.time_ns
             np.copyto(self.usable_ns[span], rows.time_ns, where=rows.usable)
         key, known = (span.start, span.stop), self._stretches
         if key not in known:
@@ -291,6 +349,14 @@ def _with(rows: Rows | Backlog, more: list[Rows]) -> Rows | Backlog:
     if not more:
         return rows
     return Rows.joined([rows.rows if isinstance(rows, Backlog) else rows, *more])
+
+
+def _is_same(one: NDArray[np.int32], other: NDArray[np.int32]) -> bool:
+    """Of one length. Two numbers at a time, where they stand so in memory."""
+    pairs: Any = [one, other]
+    if len(one) % 2 == 0 and one.flags.c_contiguous:
+        pairs = one.view(np.int64), other.view(np.int64)
+    return int(np.count_nonzero(pairs[0] == pairs[1])) == len(pairs[0])
 
 
 def _usable(batch: Batch) -> NDArray[np.bool_]:

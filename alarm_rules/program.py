@@ -341,7 +341,7 @@ class Program:
             rows, chosen = self._plain
             self._plain = None
             if len(chosen) <= ONE_BY_ONE_MAX and not (self._signals or self._early):
-                few = self._few_at(rows, chosen.tolist())
+                few = self._few_at(rows, chosen)
                 if few is not None:
                     return self._tick_of_few(few, now_ns, swept=swept)
             self._signals.append(self._signals_at(rows, chosen))
@@ -375,22 +375,17 @@ class Program:
             return self._take_few(rows_of(signals), None if late is None else late.tolist(), now_ns)
         return self._took(signals, tick(state, signals, now_ns, late=late))
 
-    def _few_at(self, rows: Rows, chosen: list[int]) -> list[Row] | None:
+    def _few_at(self, rows: Rows, chosen: NDArray[np.int64]) -> list[Row] | None:
         """What a few usable samples say, as `_signals_at`; None: in another way."""
         evaluator: Any = self.evaluator
         if not self._has_few or self._is_planned or not self.is_dense_allowed:
             return None
-        quality = [rows.quality.item(at) for at in chosen]
+        columns = (rows.point, rows.time_ns, rows.value, rows.quality)
+        instance, time_ns, value, quality = (column.take(chosen).tolist() for column in columns)
         if PLANNED in quality:
             return None
-        instance = [rows.point.item(at) for at in chosen]
-        time_ns = [rows.time_ns.item(at) for at in chosen]
-        value = [rows.value.item(at) for at in chosen]
-        said = evaluator.said_of_few(instance, value)
-        few = [
-            (*row, *bits)
-            for *row, bits in zip(instance, time_ns, value, quality, said, strict=True)
-        ]
+        sets, resets = zip(*evaluator.said_of_few(instance, value), strict=True)
+        few = list(zip(instance, time_ns, value, quality, sets, resets, strict=True))
         if not self._cells.is_after(few):
             return None
         evaluator.note_few(instance, time_ns)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from alarm_rules import state as st
 from alarm_rules.backlog import Backlog
 from alarm_rules.gaps import SHORTEST_NS, Gaps
-from alarm_rules.lane import Found, Lane, LateLane
+from alarm_rules.lane import Bounds, Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
 from alarm_rules.matching import Matching, compile_rules, uncollected
 from alarm_rules.program import Program
@@ -355,11 +355,12 @@ class RuleSet:
         if len(source) == 0:
             return source, 0
         oldest_ns, newest_ns = int(np.minimum.reduce(source)), int(np.maximum.reduce(source))
-        self._now.bounded = source, oldest_ns, newest_ns
+        worst = int(np.maximum.reduce(batch.quality))
+        self._now.bounds = Bounds(source, oldest_ns, newest_ns, worst)
         if (
             newest_ns <= np.minimum.reduce(received) + self._tolerance_ns
             and oldest_ns >= EARLIEST_BELIEVED_NS
-            and np.maximum.reduce(batch.quality) < _CLOCK
+            and worst < _CLOCK
         ):
             return source, 0
         absurd = source > received + self._tolerance_ns

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ _BANDS_MAX = 1 << 16
 _SETTINGS_MAX = 1 << 14
 _OTHERS_SHARE = 8
 """Of so many points one has a band of its own: then it is quicker to look at all of them."""
+_OTHERS_NEW_SHARE = 64
+"""Of so many one got a band of its own since they were looked up: then that is done anew."""
 
 
 class LimitParameters(LevelsParameters):
@@ -123,9 +126,12 @@ class LimitEvaluator(KindEvaluator):
         self._marked = np.empty(0, np.bool_)
         self._common: tuple[float, float] | None = None  # the band while no level stands
         self._is_other = np.empty(0, np.bool_)  # by point: whether its band is not that one
+        self._others: NDArray[np.int64] | None = None  # all such points, and some that were
+        self._others_now: list[int] = []  # those since
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
         self._sets: list[Any] = []  # levels by setting
+        self._known_bands: dict[tuple[int, int], tuple[float, float, bool]] = {}  # looked up
         self._one_set: list[tuple[float, float, float]] | None = None  # all are judged with it
         self._is_straight = False  # groups have the numbers of their instances
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
@@ -167,6 +173,8 @@ class LimitEvaluator(KindEvaluator):
         self._high = np.full(count, np.inf)
         self._marked = np.zeros(count, np.bool_)
         self._is_other = np.ones(count, np.bool_)
+        self._known_bands = {}
+        self._others, self._others_now = None, []
         self._common = None
         if self._one_set is not None and self._band_of.size:
             self._common = self._band_of.item(0, 0, 0), self._band_of.item(1, 0, 0)
@@ -207,23 +215,33 @@ class LimitEvaluator(KindEvaluator):
     def _outside(self, rows: Rows) -> NDArray[np.bool_]:
         """Which samples are outside the band of their point. Where most points are judged alike and
         nothing stands there is one band for all, and a look at each point's own for the others."""
-        value, other = rows.value, None
+        value, at = rows.value, None
         if self._common is not None:
-            other = rows.at(self._is_other)
-            if np.count_nonzero(other) * _OTHERS_SHARE > len(value):
-                other = None
-        if other is None or self._common is None:
+            at = self._others_of(rows)
+        if at is None or self._common is None or len(at) * _OTHERS_SHARE > len(value):
             outside = value >= rows.at(self._high)
             outside |= value <= rows.at(self._low)
             return outside
         low, high = self._common
         outside = value >= high
-        outside |= value <= low
-        at = other.nonzero()[0]
+        if rows.tick is None or not rows.tick.least > low:
+            outside |= value <= low
         if len(at):
             value, point = value.take(at), rows.point.take(at)
             outside[at] = (value >= self._high.take(point)) | (value <= self._low.take(point))
         return outside
+
+    def _others_of(self, rows: Rows) -> NDArray[np.int64]:
+        """Rows of points with a band of their own; one that had it may be among them."""
+        if len(rows) != len(self._is_other) or rows.span is None:
+            return rows.at(self._is_other).nonzero()[0]
+        others, now = self._others, self._others_now
+        if others is None or len(now) * _OTHERS_NEW_SHARE > len(others) + len(rows):
+            others = self._is_other.nonzero()[0]
+        elif now:
+            others = np.concatenate([others, np.array(now, np.int64)])
+        self._others, self._others_now = others, []
+        return others
 
     def bands(self, points: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self._low.take(points), self._high.take(points)
@@ -336,6 +354,7 @@ class LimitEvaluator(KindEvaluator):
             is_other = low != self._common[0]
             is_other |= high != self._common[1]
             self._is_other[points] = is_other
+            self._others = None
 
     @property
     def judges_few(self) -> bool:
@@ -344,34 +363,50 @@ class LimitEvaluator(KindEvaluator):
 
     def said_of_few(self, instances: list[int], values: list[float]) -> list[tuple[int, int]]:
         """As `said`, a bit for each level."""
-        setting, found = self.instances["setting"], []
-        for instance, value in zip(instances, values, strict=True):
+        found = []
+        for levels, value in zip(self._sets_of(instances), values, strict=True):
             sets, resets, bit = 0, 0, 1
-            for side, set_at, reset_below in self._sets[setting.item(instance)]:
+            for side, set_at, reset_below in levels:
                 number = value if side > 0 else -value
                 if number >= set_at:
                     sets |= bit
-                if number < reset_below:
+                elif number < reset_below:
                     resets |= bit
                 bit += bit
             found.append((sets, resets))
         return found
 
+    def _sets_of(self, instances: list[int]) -> Iterable[Any]:
+        if len(self._sets) == 1:
+            return repeat(self._sets[0], len(instances))
+        setting = self.instances["setting"]
+        return [self._sets[setting.item(instance)] for instance in instances]
+
     def note_few(self, instances: list[int], times_ns: list[int]) -> None:
-        judged_ns = self.instances["judged_ns"]
-        for instance, time_ns in zip(instances, times_ns, strict=True):
-            judged_ns[instance] = time_ns
+        self.instances["judged_ns"][instances] = times_ns
 
     def stands_of_few(self, stands: list[tuple[int, int]]) -> None:
         """As `stands`: (instance, bits of the levels that stand)."""
         setting, point = self.instances["setting"], self._only_point
         assert point is not None
-        lows, highs = self._band_of
+        is_one, number = len(self._sets) == 1, 0
         for instance, mask in stands:
-            of, number = point.item(instance), setting.item(instance)
-            low, high = lows.item(number, mask), highs.item(number, mask)
-            self._low[of], self._high[of] = low, high
-            self._is_other[of] = (low, high) != self._common
+            of = point.item(instance)
+            if not is_one:
+                number = setting.item(instance)
+            low, high, is_other = self._band_of_few(number, mask)
+            self._low[of], self._high[of], self._is_other[of] = low, high, is_other
+            if is_other:
+                self._others_now.append(of)
+
+    def _band_of_few(self, number: int, mask: int) -> tuple[float, float, bool]:
+        key = number, mask
+        found = self._known_bands.get(key)
+        if found is None:
+            lows, highs = self._band_of
+            low, high = lows.item(key), highs.item(key)
+            found = self._known_bands[key] = low, high, (low, high) != self._common
+        return found
 
     def _bands(
         self, instances: NDArray[np.int64], condition: NDArray[np.bool_]

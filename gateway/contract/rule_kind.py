@@ -19,6 +19,7 @@ snapshot of several inputs says `latest_wins` instead: its newest signal knows m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -145,6 +146,7 @@ class Tick(NamedTuple):
     unheard_ns: int  # no point had been silent for longer; FOREVER when one was never heard
     unusable_ns: int  # … without a usable value
     is_later: bool = False  # every row is later than what was heard of its point before
+    least: float = -math.inf  # no value is less
 
 
 class PointsPlanning(NamedTuple):
@@ -280,13 +282,21 @@ class Layout:
     point_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PointTimes:
-    """When each point was last heard, by point index; NEVER where it was not."""
+class PointTimes(Protocol):
+    """When each point was last heard, by point index; NEVER where it was not. Not to be kept."""
 
-    heard_ns: NDArray[np.int64]
-    usable_ns: NDArray[np.int64]  # with a value that is a number and not bad
-    now_ns: int  # of this call: a clock for what has no sample yet
+    @property
+    def heard_ns(self) -> NDArray[np.int64]: ...
+
+    @property
+    def usable_ns(self) -> NDArray[np.int64]:
+        """With a value that is a number and not bad."""
+        ...
+
+    @property
+    def now_ns(self) -> int:
+        """Of this call: a clock for what has no sample yet."""
+        ...
 
 
 class Evaluator(Protocol):
