@@ -35,6 +35,9 @@ Int = NDArray[np.int64]
 SIZE_MIN = 64
 """Rows that are not worth the look whether they are a backlog (engineering)."""
 
+_TURNED_AT_ONCE = 1 << 9
+"""Runs: of ten numbers they are 40 KB. Measured: a third of the time of 16,384 at once."""
+
 
 @dataclass(eq=False)
 class Backlog:
@@ -123,8 +126,13 @@ class Column(NamedTuple):
 
 def _turned(column: NDArray[Any], each: int, run: Int) -> NDArray[Any]:
     """The rows of some runs, one below the other: whole runs are picked, and then turned, since to
-    pick every tenth value is three times slower."""
-    return np.ascontiguousarray(column.reshape(-1, each)[run].T)
+    pick every tenth value is three times slower; a few at a time, which the nearest cache holds."""
+    runs = column.reshape(-1, each)
+    found = np.empty((each, len(run)), column.dtype)
+    for first in range(0, len(run), _TURNED_AT_ONCE):
+        part = slice(first, first + _TURNED_AT_ONCE)
+        found[:, part] = runs.take(run[part], axis=0).T
+    return found
 
 
 def runs_of(point: NDArray[np.int32]) -> tuple[Int, int] | None:
