@@ -13,7 +13,7 @@ Not here: when it is asked (program.py), why each step is as it is (dense.py, tu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -103,11 +103,14 @@ class TickOfFew:
     """A tick: what it found stands in its fields.
 
     stands: (instance, bits of the levels that stand) where one moved. begun, lasted: keys of runs.
-    wait: told when and which run takes effect later.
+    waits: (when, which run) takes effect later.
     """
 
-    def __init__(self, cells: Cells, now_ns: int, wait: Callable[[int, int], None]) -> None:
-        self._cells, self._now_ns, self._wait = cells, now_ns, wait
+    __slots__ = ("_cells", "_now_ns", "_turns", "begun", "lasted", "stands", "waits")
+
+    def __init__(self, cells: Cells, now_ns: int) -> None:
+        self._cells, self._now_ns = cells, now_ns
+        self.waits: list[tuple[int, int]] = []
         self.stands: list[tuple[int, int]] = []
         self.begun: list[int] = []
         self.lasted: list[int] = []
@@ -181,7 +184,7 @@ class TickOfFew:
                 self._turns.append(turn)
                 effect_ns = FOREVER
             else:
-                self._wait(effect_ns, key)
+                self.waits.append((effect_ns, key))
         self.begun.append(key)
         cells.condition[key] = now
         cells.since_ns[key] = time_ns

@@ -408,8 +408,11 @@ class Program:
     def _take_few(self, few: list[Row], late: list[int] | None, now_ns: int) -> Changes | None:
         """Take them in, level by level in plain numbers."""
         evaluator: Any = self.evaluator
-        found = TickOfFew(self._cells, now_ns, self._wait_for)
+        found = TickOfFew(self._cells, now_ns)
         changes = found.take(few, late)
+        if found.waits:
+            self.due_ns = min(self.due_ns, min(found.waits)[0])
+            self._waiting.push(found.waits)
         size = len(self.state)
         if self._has_few:
             evaluator.stands_of_few(found.stands)
@@ -421,10 +424,6 @@ class Program:
         if told:
             self._tell(np.array(sorted(told), np.int64))
         return changes
-
-    def _wait_for(self, end_ns: int, key: int) -> None:
-        self.due_ns = min(self.due_ns, end_ns)
-        self._waiting.push(end_ns, key)
 
     def _took(self, signals: Signals, found: Tick) -> Changes | None:
         """What follows from a tick beside its changes."""

@@ -38,6 +38,7 @@ from alarm_rules.levels import Stands, rows_of
 from alarm_rules.matching import Matching, compile_rules, uncollected
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
+from alarm_rules.turns import chained
 from gateway.contract.rule_kind import FOREVER, NEVER, Rows, RuleKind
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions, RuleInstance
@@ -400,20 +401,24 @@ class RuleSet:
         parts = [*old, *found]
         if not parts:
             return _NO_CONDITIONS
-        columns = {
-            name: _joined([getattr(changes, name) for _, changes in parts])
-            for name in ("level", "time_ns", "began_ns", "value", "limit", "quality")
-        }
+        told = chained([changes for _, changes in parts])
+        assert told is not None, "there are parts"
         instance = _joined(
-            [program.state["position"][changes.instance] for program, changes in parts]
+            [program.state["position"].take(changes.instance) for program, changes in parts]
         )
         late = np.zeros(len(instance), np.bool_)
-        late[: sum(len(changes.instance) for _, changes in old)] = True
-        order = np.lexsort((instance, columns["time_ns"]))
+        if old:
+            late[: sum(len(changes.instance) for _, changes in old)] = True
+        order = np.lexsort((instance, told.time_ns))
         return Conditions(
-            instance=instance[order],
-            late=late[order],
-            **{name: column[order] for name, column in columns.items()},
+            instance=instance.take(order),
+            level=told.level.take(order),
+            time_ns=told.time_ns.take(order),
+            began_ns=told.began_ns.take(order),
+            value=told.value.take(order),
+            limit=told.limit.take(order),
+            quality=told.quality.take(order),
+            late=late.take(order),
         )
 
     # ------------------------------------------------------------------ state

@@ -43,10 +43,11 @@ class Waiting:
             self._is_known = False
             self._clear()
 
-    def push(self, end_ns: int, key: int) -> None:
-        """One run."""
+    def push(self, waits: list[tuple[int, int]]) -> None:
+        """A few runs: (deadline, key)."""
         if self._is_known:
-            heappush(self._soon, (end_ns, key))
+            for one in waits:
+                heappush(self._soon, one)
 
     def add(self, key: Int, end_ns: Int, due_ns: int) -> None:
         """Many runs, of which the first that waits takes effect at `due_ns`."""
@@ -64,15 +65,14 @@ class Waiting:
             key = np.flatnonzero(due_ns < FOREVER)
             self._is_known = True
             self.add(key, due_ns.take(key), 0 if len(key) else FOREVER)
-        soon, one_by_one = self._soon, list[int]()
+        soon, past = self._soon, set[int]()
         while soon and soon[0][0] <= now_ns:
             end_ns, key_ = heappop(soon)
             if due_ns.item(key_) == end_ns:
-                one_by_one.append(key_)
+                past.add(key_)
+        one_by_one = sorted(past)
         if self._many_ns > now_ns:
-            if len(one_by_one) <= 1:
-                return np.array(one_by_one, np.int64)
-            return np.array(sorted(set(one_by_one)), np.int64)
+            return np.array(one_by_one, np.int64)
         late = self._overdue_of_many(due_ns, now_ns)
         if one_by_one:
             late = np.concatenate([late, np.array(one_by_one, np.int64)])

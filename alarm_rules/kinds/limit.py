@@ -389,24 +389,15 @@ class LimitEvaluator(KindEvaluator):
         """As `stands`: (instance, bits of the levels that stand)."""
         setting, point = self.instances["setting"], self._only_point
         assert point is not None
-        is_one, number = len(self._sets) == 1, 0
+        known = self._known_bands
         for instance, mask in stands:
-            of = point.item(instance)
-            if not is_one:
-                number = setting.item(instance)
-            low, high, is_other = self._band_of_few(number, mask)
-            self._low[of], self._high[of], self._is_other[of] = low, high, is_other
-            if is_other:
+            of, key = point.item(instance), (setting.item(instance), mask)
+            if key not in known:
+                low, high = (bands.item(key) for bands in self._band_of)
+                known[key] = low, high, (low, high) != self._common
+            self._low[of], self._high[of], self._is_other[of] = known[key]
+            if known[key][2]:
                 self._others_now.append(of)
-
-    def _band_of_few(self, number: int, mask: int) -> tuple[float, float, bool]:
-        key = number, mask
-        found = self._known_bands.get(key)
-        if found is None:
-            lows, highs = self._band_of
-            low, high = lows.item(key), highs.item(key)
-            found = self._known_bands[key] = low, high, (low, high) != self._common
-        return found
 
     def _bands(
         self, instances: NDArray[np.int64], condition: NDArray[np.bool_]
