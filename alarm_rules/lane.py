@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
-from alarm_rules.backlog import Backlog, runs_of
+from alarm_rules.backlog import Backlog, runs_of, silence_bounds
 from alarm_rules.program import Changes, Program
 from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Derived, PointTimes, Rows, Tick
 from gateway.model.batch import Batch
@@ -184,18 +184,21 @@ class Lane:
         seen[points] = True
         if np.count_nonzero(seen) < len(points):  # one comes back
             return None
-        most = int(np.maximum.reduce(batch.quality))
-        if most >= BAD or (most and (batch.quality == _PLANNED).any()):
+        known_ns, _, newest_ns, worst = self.bounds
+        if known_ns is not time_ns:
+            newest_ns, worst = (
+                int(np.maximum.reduce(time_ns)),
+                int(np.maximum.reduce(batch.quality)),
+            )
+        if worst >= BAD or (worst and (batch.quality == _PLANNED).any()):
             return None
-        silence_ns = np.empty(len(time_ns), np.int64)
-        np.subtract(time_ns[1:], time_ns[:-1], out=silence_ns[1:])
         first_ns = time_ns.take(head)
-        silence_ns[head] = first_ns - self.heard_ns.take(points)
-        if np.minimum.reduce(silence_ns) <= 0 or math.isnan(np.minimum.reduce(batch.value)):
+        least_ns, unheard_ns = silence_bounds(time_ns, head, first_ns - self.heard_ns.take(points))
+        least = float(np.minimum.reduce(batch.value))
+        if least_ns <= 0 or math.isnan(least):
             return None
-        unheard_ns = int(np.maximum.reduce(silence_ns))
         unusable_ns = int(np.maximum.reduce(first_ns - self.usable_ns.take(points)))
-        oldest_ns, newest_ns = int(first_ns.min()), int(np.maximum.reduce(time_ns))
+        oldest_ns = int(np.minimum.reduce(first_ns))
         bounds = (oldest_ns, newest_ns, True, unheard_ns, max(unheard_ns, unusable_ns))
         return Backlog(
             batch=batch,
@@ -203,7 +206,7 @@ class Lane:
             points=points,
             head=head,
             each=each,
-            tick=Tick(*bounds, is_later=True),
+            tick=Tick(*bounds, is_later=True, least=least),
             told=lambda: self.rows(batch, time_ns)[0],
         )
 

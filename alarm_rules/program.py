@@ -206,8 +206,8 @@ class Program:
         if self._instance_of is None or self._is_planned or not self.is_dense_allowed:
             return False
         instance = self._instance_of.take(backlog.points)
-        low, high = evaluator.bands(backlog.points)
-        run, row = backlog.firsts(low, high)
+        bands, common = evaluator.bands(backlog.points), evaluator.common_band(backlog.points)
+        run, row = backlog.firsts(bands, common)
         if len(run) and instance[run].min() < 0:  # none is judged here, and infinity is beyond
             judged = instance[run] >= 0
             run, row = run[judged], row[judged]

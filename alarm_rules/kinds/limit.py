@@ -65,8 +65,9 @@ _BANDS_MAX = 1 << 16
 _SETTINGS_MAX = 1 << 14
 _OTHERS_SHARE = 8
 """Of so many points one has a band of its own: then it is quicker to look at all of them."""
-_OTHERS_NEW_SHARE = 64
-"""Of so many one got a band of its own since they were looked up: then that is done anew."""
+_OTHERS_SPARE = 64
+"""So many more than twice the points with a band of their own are looked at, then they are looked
+up anew."""
 
 
 class LimitParameters(LevelsParameters):
@@ -128,6 +129,7 @@ class LimitEvaluator(KindEvaluator):
         self._is_other = np.empty(0, np.bool_)  # by point: whether its band is not that one
         self._others: NDArray[np.int64] | None = None  # all such points, and some that were
         self._others_now: list[int] = []  # those since
+        self._others_max = 0
         self._settings: dict[Any, int] | None = {}  # of levels, to their number; None: too many
         self._band_of = np.empty((2, 0))  # low and high by setting and the levels that stand
         self._sets: list[Any] = []  # levels by setting
@@ -236,8 +238,9 @@ class LimitEvaluator(KindEvaluator):
         if len(rows) != len(self._is_other) or rows.span is None:
             return rows.at(self._is_other).nonzero()[0]
         others, now = self._others, self._others_now
-        if others is None or len(now) * _OTHERS_NEW_SHARE > len(others) + len(rows):
+        if others is None or len(others) + len(now) > self._others_max:
             others = self._is_other.nonzero()[0]
+            self._others_max = 2 * len(others) + _OTHERS_SPARE
         elif now:
             others = np.concatenate([others, np.array(now, np.int64)])
         self._others, self._others_now = others, []
@@ -245,6 +248,14 @@ class LimitEvaluator(KindEvaluator):
 
     def bands(self, points: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self._low.take(points), self._high.take(points)
+
+    def common_band(
+        self, points: NDArray[np.int64]
+    ) -> tuple[float, float, NDArray[np.int64]] | None:
+        if self._common is None:
+            return None
+        others = self._is_other.take(points).nonzero()[0]
+        return None if len(others) * _OTHERS_SHARE > len(points) else (*self._common, others)
 
     def said(
         self, instances: NDArray[np.int64] | slice, value: NDArray[np.float64]
@@ -398,6 +409,8 @@ class LimitEvaluator(KindEvaluator):
             self._low[of], self._high[of], self._is_other[of] = known[key]
             if known[key][2]:
                 self._others_now.append(of)
+        if len(self._others_now) > self._others_max:  # nobody asks
+            self._others, self._others_now = None, []
 
     def _bands(
         self, instances: NDArray[np.int64], condition: NDArray[np.bool_]

@@ -363,6 +363,13 @@ class Banded(Protocol):
         """(low, high) of points: at or below low, at or above high, something may move."""
         ...
 
+    def common_band(
+        self, points: NDArray[np.int64]
+    ) -> tuple[float, float, NDArray[np.int64]] | None:
+        """(low, high) of most of these points, and the places among them of all that have another
+        band; None where there is none that most have."""
+        ...
+
     def said(
         self, instances: NDArray[np.int64] | slice, value: NDArray[np.float64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -16,8 +16,10 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from alarm_rules import program
+from alarm_rules.kinds import limit
 from gateway.contract.rule_kind import RuleKind
 from gateway.testing.rule_kinds import Reference, RuleCase, check_rule_kind
 
@@ -36,18 +38,22 @@ class Law:
     reference: Reference
 
 
-SWITCHES: tuple[Mapping[str, int], ...] = (
-    {"ONE_BY_ONE_MAX": program.ONE_BY_ONE_MAX, "_FEW": 1},
-    {"ONE_BY_ONE_MAX": -1, "_FEW": 1 << 30},
-    {"ONE_BY_ONE_MAX": 4, "_FEW": 2},
+SWITCHES: tuple[Mapping[tuple[ModuleType, str], int], ...] = (
+    {(program, "ONE_BY_ONE_MAX"): 1 << 30, (program, "_FEW"): 1, (limit, "_OTHERS_SHARE"): 0},
+    {
+        (program, "ONE_BY_ONE_MAX"): -1,
+        (program, "_FEW"): 1 << 30,
+        (limit, "_OTHERS_SHARE"): 1 << 30,
+    },
+    {(program, "ONE_BY_ONE_MAX"): 4, (program, "_FEW"): 2, (limit, "_OTHERS_SHARE"): 4},
 )
 """Where one way to take rows in ends and the next begins: histories are short, and each way is to
 be taken. One after the other, by seed."""
 
 
-def _switch(switches: Mapping[str, int]) -> None:
-    for name, value in switches.items():
-        setattr(program, name, value)
+def _switch(switches: Mapping[tuple[ModuleType, str], int]) -> None:
+    for (module, name), value in switches.items():
+        setattr(module, name, value)
 
 
 def law_names() -> list[str]:
@@ -57,7 +63,7 @@ def law_names() -> list[str]:
 def check_law(name: str, cases: int, base_seed: int) -> int:
     """Check at least `cases` histories; returns how many level changes they gave."""
     law: Law = importlib.import_module(name).LAW
-    known = {name: getattr(program, name) for name in SWITCHES[0]}
+    known = {switch: getattr(*switch) for switch in SWITCHES[0]}
     changes = 0
     together = HISTORIES_PER_CASE if cases < LARGE_RUN else HISTORIES_PER_LARGE_CASE
     for number in range(-(-cases // together)):

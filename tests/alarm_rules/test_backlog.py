@@ -36,6 +36,8 @@ def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program_module, "_FEW", 1)
     monkeypatch.setattr(program_module, "PIECE", 7)
     monkeypatch.setattr(broad_module, "PIECE", 7)
+    monkeypatch.setattr(backlog_module, "_ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(backlog_module, "_TURNED_AT_ONCE", 3)
 
 
 def _rules(lateness_s: int = 0) -> RuleSet:
@@ -91,6 +93,7 @@ def _check_same(found, expected) -> None:
 def test_a_backlog_told_by_what_happens_in_it_tells_what_it_tells_row_by_row(
     calm: float, planned: float, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limit, "_OTHERS_SHARE", 0 if seed % 2 else 8)
     one, other = _rules(), _in_order(_rules())
     taken = []
     real = program_module.Program._judge_backlog
