@@ -18,13 +18,16 @@ time of the last word on.
 A condition that began under calibration and goes on with real values says so again: a change row
 with the same level and the new quality, so that the book stops calling it planned.
 
-Not here: which rows matter (kinds/), edges (steps.py), how levels become one (turns.py), lateness
-and order (ruleset.py).
+Rows of a call are taken in by the cheapest way there is: few one by one (few.py), a tick by element
+(dense.py), most of a range level by level (broad.py), a backlog by what happens in it (backlog.py),
+and whatever else in order (steps.py, runs.py). All of them tell the same.
+
+Not here: which rows matter (kinds/), edges (steps.py), delays in order (runs.py), how levels become
+one (turns.py), lateness and order (ruleset.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,8 +38,9 @@ from alarm_rules.backlog import Backlog
 from alarm_rules.broad import PIECE, tick_range
 from alarm_rules.dense import Tick, is_dense, tick
 from alarm_rules.few import Cells, Row, TickOfFew, rows_of
+from alarm_rules.runs import RunTable
 from alarm_rules.steps import PLANNED, Edges, Steps, edges_of, merged, steps_of, taken
-from alarm_rules.turns import Changes, Turns, bits_of, chained, changes_of, joined, most_severe
+from alarm_rules.turns import Changes, bits_of, chained, changes_of, most_severe
 from alarm_rules.waiting import Waiting
 from gateway.contract.rule_kind import (
     FOREVER,
@@ -64,28 +68,7 @@ _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
 
 ONE_BY_ONE_MAX = 48
-"""Instances that speak, and delays that end: beyond, numpy is quicker (measured)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Runs of raw conditions, grouped by key, in order of time within it."""
-
-    key: NDArray[np.int64]
-    instance: NDArray[np.int64]
-    value: NDArray[np.bool_]
-    begin_ns: NDArray[np.int64]
-    delay_ns: NDArray[np.int64]
-    out: seg.Debounced
-    again: NDArray[np.bool_] | None  # says again, by real values, what calibration said
-    planned: NDArray[np.bool_] | None  # whether the output then stands on calibration values
-    output: NDArray[np.bool_]  # after the run
-
-    @property
-    def turned(self) -> NDArray[np.int64]:
-        """Rows that have something to tell."""
-        changed = self.out.changed
-        return np.flatnonzero(changed if self.again is None else changed | self.again)
+"""Instances that speak, or delays that end: beyond about 50, numpy is quicker (measured)."""
 
 
 class Program:
@@ -552,11 +535,6 @@ class Program:
         found: NDArray[Any] = self._column(name).take(key)
         return found
 
-    def _delay(self, key: NDArray[np.int64], value: NDArray[np.bool_]) -> NDArray[np.int64]:
-        off_ns = self._of("off_ns", key)
-        delay_ns: NDArray[np.int64] = off_ns + (self._of("on_ns", key) - off_ns) * value
-        return delay_ns
-
     # ------------------------------------------------------------------ runs
 
     def _apply(
@@ -565,13 +543,15 @@ class Program:
         """Runs last or not, end and begin; what follows is kept and told."""
         first = seg.heads(edges.key)
         head = np.flatnonzero(first)
-        opened, known_to_ns = self._open_runs(steps, edges, due, head, now_ns)
-        begun = self._begun_runs(steps, edges, first, opened, known_to_ns[: len(head)])
-        turns = self._turns(steps, edges, opened, begun)
+        runs = RunTable(self.state, planned=self._is_planned)
+        opened, known_to_ns = runs.opened(steps, edges, due, head, now_ns)
+        begun = runs.begun(steps, edges, first, opened, known_to_ns[: len(head)])
+        turns = runs.turns(steps, edges, opened, begun)
         changes = changes_of(turns, self.state) if len(turns) else None
-        self._keep(steps, edges, opened, begun, np.append(head[1:], len(first))[: len(head)] - 1)
+        last = np.append(head[1:], len(first))[: len(head)] - 1
+        self.due_ns = min(self.due_ns, runs.keep(steps, edges, opened, begun, last))
         if not self.evaluator.latest_wins:
-            self._keep_steps(steps)
+            runs.keep_steps(steps)
         said = turns.changed
         np.maximum.at(self.state["floor_ns"], turns.instance[said], turns.time_ns[said])
         instance = steps.instance[steps.newest]
@@ -580,156 +560,6 @@ class Program:
         if len(instance):
             self._tell(instance)
         return changes
-
-    def _open_runs(
-        self,
-        steps: Steps,
-        edges: Edges,
-        due: NDArray[np.int64],
-        head: NDArray[np.int64],
-        now_ns: int,
-    ) -> tuple[_Runs, NDArray[np.int64]]:
-        """The run each key came with, up to its first edge, and up to when the key is known now.
-        Keys with edges come first, in the order of the edges."""
-        state, key = self.state, edges.key[head]
-        if len(due):
-            seen = np.zeros(state["condition"].size, np.bool_)
-            seen[key] = True
-            key = np.concatenate([key, due[~seen[due]]])
-        instance = key % len(state) if self.width > 1 else key
-        floor_ns = state["floor_ns"]
-        last_word_ns = floor_ns[instance]
-        floor_ns[steps.instance[steps.newest]] = steps.time_ns[steps.newest]
-        known_to_ns = np.maximum(floor_ns[instance], now_ns)
-        end_ns = known_to_ns.copy()
-        end_ns[: len(head)] = steps.time_ns[edges.step[head]]
-        value, output = self._of("condition", key), self._of("output", key)
-        begin_ns = self._of("since_ns", key)
-        delay_ns = self._delay(key, value)
-        out = seg.debounce(value, begin_ns, end_ns, delay_ns, None, output)
-        np.maximum(out.effect_ns, last_word_ns, out=out.effect_ns)
-        again = planned = None
-        if self._is_planned:
-            stands = (self._of("quality", key) == PLANNED, self._of("planned", key))
-            again, planned = _planned(value, out, *stands, None)
-        after = np.where(out.lasted, value, output)
-        return _Runs(
-            key, instance, value, begin_ns, delay_ns, out, again, planned, after
-        ), known_to_ns
-
-    def _begun_runs(
-        self,
-        steps: Steps,
-        edges: Edges,
-        first: NDArray[np.bool_],
-        opened: _Runs,
-        known_to_ns: NDArray[np.int64],
-    ) -> _Runs:
-        """The runs that edges begin, each up to the next edge of its key."""
-        begin_ns = steps.time_ns.take(edges.step)
-        delay_ns = self._delay(edges.key, edges.value)
-        start, carried, end_ns = None, opened.output[: len(known_to_ns)], known_to_ns
-        owner: NDArray[np.int64] | slice = slice(len(known_to_ns))
-        if len(known_to_ns) < len(first):
-            head = np.flatnonzero(first)
-            count = np.diff(np.append(head, len(first)))
-            owner = np.repeat(np.arange(len(head)), count)
-            carried = carried.take(owner)
-            end_ns = np.append(begin_ns[1:], 0)
-            end_ns[head + count - 1] = known_to_ns
-            if opened.planned is not None or bool((end_ns - delay_ns >= begin_ns).any()):
-                start = head.take(owner)  # where none lasted, the output stays what it was
-        out = seg.debounce(edges.value, begin_ns, end_ns, delay_ns, start, carried)
-        again = planned = None
-        if opened.planned is not None:
-            row = steps.causes(edges.step, edges.level, edges.value)
-            is_planned = steps.signals.quality[row] == PLANNED
-            again, planned = _planned(edges.value, out, is_planned, opened.planned[owner], start)
-        after = np.where(out.lasted, edges.value, out.before)
-        instance = steps.instance.take(edges.step)
-        return _Runs(
-            edges.key, instance, edges.value, begin_ns, delay_ns, out, again, planned, after
-        )
-
-    def _turns(self, steps: Steps, edges: Edges, opened: _Runs, begun: _Runs) -> Turns:
-        """What the runs changed: of those that came, and of those that began."""
-        old, new = opened.turned, begun.turned
-        step, level, value = edges.step[new], edges.level[new], edges.value[new]
-        row = steps.causes(step, level, value)
-        timed = np.zeros(len(new), np.bool_) if steps.timed is None else steps.timed[step]
-        old_key = opened.key[old]
-        quality = steps.signals.quality[row]
-        cause = steps.signals.value[row]
-        sampled = (begun.delay_ns[new] <= 0) & ~timed
-        turns = Turns(
-            instance=begun.instance[new],
-            level=level,
-            time_ns=begun.out.effect_ns[new],
-            sampled=sampled,
-            changed=begun.out.changed[new],
-            began_ns=begun.begin_ns[new],
-            cause=cause,
-            quality=quality,
-        )
-        if len(old) == 0:
-            return turns
-        return joined(
-            Turns(
-                instance=opened.instance[old],
-                level=old_key // len(self.state),
-                time_ns=opened.out.effect_ns[old],
-                sampled=opened.delay_ns[old] <= 0,
-                changed=opened.out.changed[old],
-                began_ns=opened.begin_ns[old],
-                cause=self._of("cause", old_key),
-                quality=self._of("quality", old_key),
-            ),
-            turns,
-        )
-
-    def _keep(
-        self, steps: Steps, edges: Edges, opened: _Runs, begun: _Runs, last: NDArray[np.int64]
-    ) -> None:
-        """Carry the open runs and the outputs; note the next deadline."""
-        rest = slice(len(last), None)  # keys without an edge
-        self._column("output")[opened.key[rest]] = opened.output[rest]
-        self._column("due_ns")[opened.key[rest]] = FOREVER
-        if opened.planned is not None:
-            self._column("planned")[opened.key[rest]] = opened.planned[rest]
-        if len(last) == 0:
-            return
-        at: NDArray[np.int64] | slice = last if len(last) < len(begun.key) else slice(None)
-        key, value, begin_ns = begun.key[at], begun.value[at], begun.begin_ns[at]
-        output = begun.output[at]
-        row = steps.causes(edges.step[at], edges.level[at], value)
-        self._column("condition")[key] = value
-        self._column("since_ns")[key] = begin_ns
-        self._column("cause")[key] = steps.signals.value[row]
-        self._column("quality")[key] = steps.signals.quality[row]
-        self._column("output")[key] = output
-        waiting = value != output
-        if begun.planned is not None:
-            planned = begun.planned[at]
-            self._column("planned")[key] = planned
-            waiting |= value & planned & (steps.signals.quality[row] != PLANNED)
-        due_ns = np.where(waiting, begun.out.effect_ns[at], FOREVER)
-        self._column("due_ns")[key] = due_ns
-        self.due_ns = min(self.due_ns, int(due_ns.min(initial=FOREVER)))
-
-    def _keep_steps(self, steps: Steps) -> None:
-        """Remember the newest sampled step, to know a repeat of its time by."""
-        newest: NDArray[np.int64] | slice = steps.newest
-        if steps.timed is not None and steps.timed.any():
-            sampled = np.flatnonzero(~steps.timed)
-            instance = steps.instance[sampled]
-            newest = sampled[np.append(instance[1:] != instance[:-1], True)[: len(sampled)]]
-        instance, raw_ns, set_ = steps.instance[newest], steps.raw_ns[newest], steps.set[newest]
-        state = self.state
-        same = raw_ns == state["step_ns"][instance]
-        if same.any():
-            set_ = set_ | (same[:, None] & state["set_at"][instance])
-        seg.write_rows(state["set_at"], instance, set_)
-        seg.write_rows(state["step_ns"], instance, np.maximum(raw_ns, state["step_ns"][instance]))
 
     # ------------------------------------------------------------------ for the rule set
 
@@ -788,25 +618,3 @@ class Program:
 
     def levels(self) -> NDArray[np.uint8]:
         return most_severe(bits_of(self.state["output"])).astype(np.uint8)
-
-
-def _planned(
-    value: NDArray[np.bool_],
-    out: seg.Debounced,
-    is_planned: NDArray[np.bool_],
-    carried: NDArray[np.bool_],
-    start: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(which runs say again, whether the output then stands on calibration values).
-
-    `is_planned`: the run's own quality; `carried`: of the output before the key's first run. What
-    stood on real values and is held by calibration still stands on real values.
-    """
-    real = out.lasted & value & ~is_planned
-    stands = value & is_planned
-    decides = out.changed | real
-    if start is None:
-        return real & out.before & carried, np.where(decides, stands, carried)
-    after = seg.forward_fill(stands, decides, start, carried)
-    before = seg.before(after, start, carried)
-    return real & out.before & before, after

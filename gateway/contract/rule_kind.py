@@ -382,6 +382,27 @@ class Banded(Protocol):
         ...
 
 
+class OneByOne(Protocol):
+    """A `Banded` may have this too: what it says of a few rows in plain numbers, where calls of
+    numpy would cost more than the rows. `judges_few` is asked after every refresh. Levels are bits,
+    bit n for level n."""
+
+    judges_few: bool
+
+    def said_of_few(self, instances: list[int], values: list[float]) -> list[tuple[int, int]]:
+        """As `said`: (levels set, levels reset) by each value."""
+        ...
+
+    def note_few(self, instances: list[int], times_ns: list[int]) -> None:
+        """As `note`."""
+        ...
+
+    def stands_of_few(self, stands: list[tuple[int, int]]) -> None:
+        """As `stands`, where calibration plays no part: (instance, levels whose raw condition
+        stands)."""
+        ...
+
+
 class Passing(Protocol):
     """An evaluator may have this: it spares a look at every row."""
 
