@@ -80,36 +80,33 @@ class Backlog:
             return row // self.each
         return self.head.searchsorted(row, side="right") - 1
 
-    def firsts(
-        self, bands: tuple[Floats, Floats], common: tuple[float, float, Int] | None
-    ) -> tuple[Int, Int]:
-        """(run, row): the first row beyond the band of each run that has one. `bands`: (low, high)
-        by run. `common`: the one of most of them, and which runs have another."""
-        beyond = self._beyond(*bands) if common is None else self._beyond_common(bands, *common)
-        row = beyond.nonzero()[0]
-        run = self.run_of(row)
-        first = seg.heads(run)
-        return run[first], row[first]
-
-    def _beyond(self, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    def firsts(self, low: Floats, high: Floats) -> tuple[Int, Int]:
+        """(run, row): the first row beyond the band of each run that has one."""
         value = self.batch.value
         beyond = value >= self.by_row(high)
         beyond |= value <= self.by_row(low)
-        return beyond
+        return self._firsts_of(beyond)
 
-    def _beyond_common(
-        self, bands: tuple[Floats, Floats], low: float, high: float, others: Int
-    ) -> NDArray[np.bool_]:
+    def firsts_of_common(
+        self, low: float, high: float, others: Int, bands: tuple[Floats, Floats]
+    ) -> tuple[Int, Int]:
+        """The same, where most runs have one band, and the runs `others` have bands of their
+        own."""
         value = self.batch.value
         beyond = value >= high
         if not self.tick.least > low:
             beyond |= value <= low
         owner, ordinal = seg.expand((self.stop - self.head).take(others))
-        run = others.take(owner)
-        at = self.head.take(run) + ordinal
+        at = self.head.take(others).take(owner) + ordinal
         value = value.take(at)
-        beyond[at] = (value >= bands[1].take(run)) | (value <= bands[0].take(run))
-        return beyond
+        beyond[at] = (value >= bands[1].take(owner)) | (value <= bands[0].take(owner))
+        return self._firsts_of(beyond)
+
+    def _firsts_of(self, beyond: NDArray[np.bool_]) -> tuple[Int, Int]:
+        row = beyond.nonzero()[0]
+        run = self.run_of(row)
+        first = seg.heads(run)
+        return run[first], row[first]
 
     def nexts(
         self, run: Int, row: Int, low: NDArray[np.float64], high: NDArray[np.float64]

@@ -67,8 +67,8 @@ page of them is given by the system anew."""
 _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
 
-ONE_BY_ONE_MAX = 48
-"""Instances that speak, or delays that end: beyond about 50, numpy is quicker (measured)."""
+ONE_BY_ONE_MAX = 16
+"""Instances that speak, or delays that end: beyond about 20, numpy is quicker (measured)."""
 
 
 class Program:
@@ -189,8 +189,13 @@ class Program:
         if self._instance_of is None or self._is_planned or not self.is_dense_allowed:
             return False
         instance = self._instance_of.take(backlog.points)
-        bands, common = evaluator.bands(backlog.points), evaluator.common_band(backlog.points)
-        run, row = backlog.firsts(bands, common)
+        common = evaluator.common_band(backlog.points)
+        if common is None:
+            run, row = backlog.firsts(*evaluator.bands(backlog.points))
+        else:
+            low, high, others = common
+            bands = evaluator.bands(backlog.points.take(others))
+            run, row = backlog.firsts_of_common(low, high, others, bands)
         if len(run) and instance[run].min() < 0:  # none is judged here, and infinity is beyond
             judged = instance[run] >= 0
             run, row = run[judged], row[judged]
