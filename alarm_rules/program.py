@@ -28,7 +28,7 @@ one (turns.py), lateness and order (ruleset.py).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ from alarm_rules.waiting import Waiting
 from gateway.contract.rule_kind import (
     FOREVER,
     NEVER,
+    Banded,
     Columns,
     Derived,
     Feed,
@@ -123,7 +124,8 @@ class Program:
         self._waiting = Waiting()
         self._cells = Cells(self.state)
         self._has_few = False  # the evaluator can be asked one by one
-        self._plain: tuple[Rows, NDArray[np.int64]] | None = None  # chosen, not asked yet
+        self._plain: tuple[Rows, NDArray[np.int64] | None] | None = None  # chosen (None: all of
+        # them), not asked yet
         self._signals: list[Signals] = []
         self._early: list[Changes] = []  # found before `finish`
         self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
@@ -146,13 +148,15 @@ class Program:
         count = np.count_nonzero(selected)
         if count == 0:
             return None
-        if self._has_stands and rows.span and 2 * count > len(rows) > _FEW:
-            chosen = rows.point - rows.span.start  # what the band lets pass says nothing anyway
+        is_most = self._has_stands and 2 * count > len(rows) > _FEW  # then all: what the band lets
+        # pass says nothing anyway
+        if rows.tick is not None and self._is_plain(rows.tick):
+            self._plain = rows, None if is_most else selected.nonzero()[0]
+            return None
+        if is_most and rows.span is not None:
+            chosen = rows.point - rows.span.start
         else:
             chosen = selected.nonzero()[0]
-            if rows.tick is not None and self._is_plain(rows.tick):
-                self._plain = rows, chosen
-                return None
         feed = self._feed(rows, chosen)
         if len(feed) == 0:
             return None
@@ -325,14 +329,12 @@ class Program:
             if timed is not None and len(timed):
                 self._signals.append(timed)
         swept = self.due_ns <= now_ns
-        if self._plain is not None:
-            rows, chosen = self._plain
-            self._plain = None
-            if len(chosen) <= ONE_BY_ONE_MAX and not (self._signals or self._early):
-                few = self._few_at(rows, chosen)
-                if few is not None:
-                    return self._tick_of_few(few, now_ns, swept=swept)
-            self._signals.append(self._signals_at(rows, chosen))
+        plain, self._plain = self._plain, None
+        if plain is not None:
+            told = self._tell_plain(*plain, now_ns, swept=swept)
+            if not isinstance(told, Signals):
+                return told
+            self._signals.append(told)
         parts, self._signals = self._signals, []
         early, self._early = self._early, []
         if not parts and not swept:
@@ -363,11 +365,32 @@ class Program:
             return self._take_few(rows_of(signals), None if late is None else late.tolist(), now_ns)
         return self._took(signals, tick(state, signals, now_ns, late=late))
 
+    def _tell_plain(
+        self, rows: Rows, chosen: NDArray[np.int64] | None, now_ns: int, *, swept: bool
+    ) -> Signals | Changes | None:
+        """Take in what the chosen rows say, if they are a tick by themselves; else what that is."""
+        is_alone = not (self._signals or self._early)
+        is_alone = is_alone and self.is_dense_allowed and not self._is_planned
+        if chosen is not None:
+            if is_alone and self._has_few and len(chosen) <= ONE_BY_ONE_MAX:
+                few = self._few_at(rows, chosen)
+                if few is not None:
+                    return self._tick_of_few(few, now_ns, swept=swept)
+            return self._signals_at(rows, chosen)
+        span, evaluator = rows.span, cast("Banded", self.evaluator)
+        assert span is not None, "all of a range"
+        sets, resets = evaluator.said(span, rows.value)
+        evaluator.note(span, rows.time_ns)
+        signals = Signals(rows.point, rows.time_ns, sets, resets, rows.value, rows.quality)
+        is_alone = is_alone and not (rows.quality == PLANNED).any()
+        if not is_alone or not (rows.time_ns > self.state["floor_ns"][span]).all():
+            return signals
+        self._keep_said(signals, span)
+        return self._tick_range(signals, span, now_ns, swept=swept)
+
     def _few_at(self, rows: Rows, chosen: NDArray[np.int64]) -> list[Row] | None:
         """What a few usable samples say, as `_signals_at`; None: in another way."""
         evaluator: Any = self.evaluator
-        if not self._has_few or self._is_planned or not self.is_dense_allowed:
-            return None
         columns = (rows.point, rows.time_ns, rows.value, rows.quality)
         instance, time_ns, value, quality = (column.take(chosen).tolist() for column in columns)
         if PLANNED in quality:
@@ -419,14 +442,14 @@ class Program:
         self._tell_of_tick(signals.instance, found)
         return found.changes
 
-    def _keep_said(self, signals: Signals) -> None:
-        """To know a repeat of its time by."""
+    def _keep_said(self, signals: Signals, rows: slice | None = None) -> None:
+        """To know a repeat of its time by. `rows`: the instances, where they are a range."""
         if not self.evaluator.latest_wins and len(signals):
-            rows: NDArray[np.int64] | slice = signals.instance
-            if len(signals) > _FEW:
-                rows = seg.as_slice(signals.instance)
-            self.state["set_at"][rows] = signals.set
-            self.state["step_ns"][rows] = signals.time_ns
+            of: NDArray[np.int64] | slice = signals.instance if rows is None else rows
+            if rows is None and len(signals) > _FEW:
+                of = seg.as_slice(signals.instance)
+            self.state["set_at"][of] = signals.set
+            self.state["step_ns"][of] = signals.time_ns
 
     def _tick_range(
         self, signals: Signals, instances: slice, now_ns: int, *, swept: bool

@@ -137,6 +137,7 @@ class LimitEvaluator(KindEvaluator):
         self._one_set: list[tuple[float, float, float]] | None = None  # all are judged with it
         self._is_straight = False  # groups have the numbers of their instances
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
+        self._every_point: NDArray[np.int64] | slice = slice(0)  # the same, as a range if it is one
 
     def configure_settings(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
         """Rules with equally many levels at once: a site may state a rule for each point."""
@@ -171,6 +172,7 @@ class LimitEvaluator(KindEvaluator):
             point = seg.only_members(layout.group_start, layout.slot_point[layout.group_slots])
             if point is not None and point.min(initial=0) >= 0:
                 self._only_point = point[layout.instance_group]
+                self._every_point = seg.as_slice(self._only_point)
         self._low = np.full(count, -np.inf)
         self._high = np.full(count, np.inf)
         self._marked = np.zeros(count, np.bool_)
@@ -273,7 +275,7 @@ class LimitEvaluator(KindEvaluator):
             np.less(number, reset_below, out=resets[:, level])
         return sets, resets
 
-    def note(self, instances: NDArray[np.int64], time_ns: NDArray[np.int64]) -> None:
+    def note(self, instances: NDArray[np.int64] | slice, time_ns: NDArray[np.int64]) -> None:
         self.instances["judged_ns"][instances] = time_ns
 
     def judge(self, feed: Feed, times: PointTimes, _now_ns: int) -> Verdict:
@@ -337,7 +339,9 @@ class LimitEvaluator(KindEvaluator):
         if planned is not None:
             low[planned], high[planned] = _NO_BAND
         if self._only_point is not None:
-            points = seg.as_slice(seg.rows_of(self._only_point, instances))
+            points: NDArray[np.int64] | slice = self._every_point
+            if len(instances) < len(self._only_point):
+                points = seg.as_slice(self._only_point.take(instances))
             self._set_bands(points, low, high)
             return
         layout, table = self.layout, self.instances

@@ -377,7 +377,7 @@ class Banded(Protocol):
         level by level."""
         ...
 
-    def note(self, instances: NDArray[np.int64], time_ns: NDArray[np.int64]) -> None:
+    def note(self, instances: NDArray[np.int64] | slice, time_ns: NDArray[np.int64]) -> None:
         """These were told what their points said up to then."""
         ...
 
