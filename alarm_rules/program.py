@@ -68,8 +68,8 @@ page of them is given by the system anew."""
 _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
 
-ONE_BY_ONE_MAX = 16
-"""Instances that speak, or delays that end: beyond about 20, numpy is quicker (measured)."""
+ONE_BY_ONE_MAX = 24
+"""Instances that speak, or delays that end: beyond about 30, numpy is quicker (measured)."""
 
 
 class Program:

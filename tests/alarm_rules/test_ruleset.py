@@ -438,9 +438,7 @@ def test_the_bench_judges_real_changes_and_tells_them_beside_the_machine() -> No
     assert "crossing burst" in text
 
 
-def test_normal_traffic_keeps_one_in_a_hundred_abnormal_for_a_minute_from_seconds_of_their_own() -> (
-    None
-):
+def test_in_normal_traffic_each_point_is_abnormal_for_a_minute_of_its_own() -> None:
     points, ticks = 20_000, 90
     batches = islice(batches_of(points, "normal", "tick", seed=3, from_s=50), ticks)
     abnormal = np.array([batch.value >= 1.0 for batch, _ in batches])
