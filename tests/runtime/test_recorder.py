@@ -123,3 +123,54 @@ async def test_what_was_stored_when_the_call_was_cancelled_is_told_once(desk) ->
     assert await desk.recorder.flush()
     assert desk.told == [1]
     assert desk.journal.head == 1
+
+
+# ------------------------------------------------------------------ beside the judge
+
+
+async def test_what_is_written_beside_is_on_record_before_anything_else_is_done(desk) -> None:
+    await desk.recorder.record([make_event(1)], 0, beside=True)
+    assert (desk.recorder.is_writing, desk.told) == (True, [])
+    await desk.recorder.record([make_event(2)], 0, beside=True)
+    assert desk.told == [1]
+    await desk.recorder.record([make_event(3)], 0)
+    assert (desk.recorder.is_writing, desk.told) == (False, [1, 2, 3])
+    await desk.recorder.record([make_event(4)], 0, beside=True)
+    assert await desk.recorder.flush()
+    assert desk.told == [1, 2, 3, 4]
+
+
+async def test_what_is_refused_beside_waits_like_any_other(desk) -> None:
+    desk.refuses = True
+    await desk.recorder.record([make_event(1)], 0, beside=True)
+    await desk.recorder.settle()
+    assert (desk.recorder.fault, desk.cried, desk.told) == ("EIO", [1], [])
+    await desk.recorder.record([make_event(2)], 0, beside=True)
+    desk.refuses = False
+    desk.now_s += module.RETRY_S
+    assert await desk.recorder.flush()
+    assert desk.told == [1, 2]
+
+
+async def test_a_caller_that_is_cancelled_leaves_what_is_written_beside_whole(desk) -> None:
+    await desk.recorder.record([make_event(1)], 0, beside=True)
+    waits = asyncio.create_task(desk.recorder.settle())
+    await asyncio.sleep(0)
+    waits.cancel()
+    with suppress(asyncio.CancelledError):
+        await waits
+    await desk.recorder.settle()
+    assert desk.told == [1]
+
+
+async def test_a_failure_of_our_own_beside_is_raised_once(desk) -> None:
+    def fail(_recorded) -> None:
+        raise AssertionError("a bug")
+
+    tell, desk.recorder.tell = desk.recorder.tell, fail
+    await desk.recorder.record([make_event(1)], 0, beside=True)
+    with pytest.raises(AssertionError, match="a bug"):
+        await desk.recorder.settle()
+    desk.recorder.tell = tell
+    await desk.recorder.record([make_event(2)], 0)
+    assert [e.alarm.gseq for e in desk.journal.read(0, 10)] == [1, 2]
