@@ -445,8 +445,6 @@ class Judge:
     ) -> None:
         """Judge, and live through what comes of it: now if it is little, else piece by piece in the
         steps to come. `span`: the rows' offsets."""
-        if self.points.version != self._points_version:
-            await self._live_through()  # it was judged by what the rules were
         self._is_whole = False
         try:
             work = await self._evaluate(batch, known_ns)
@@ -454,6 +452,7 @@ class Judge:
             self._blame(span)
             raise
         work.span = span
+        self._is_whole = False  # new points may have let all that waited be lived through
         self.live.update(batch)
         self.verdicts.put(work, self.book.is_critical)
         if at_once or self.verdicts.count <= PIECE_MAX:
@@ -530,8 +529,6 @@ class Judge:
     async def refresh(self) -> None:
         """Take in new points now, before any of their rows."""
         async with self._lock:
-            if self.points.version != self._points_version:
-                await self._live_through()
             events = await self._refresh()
             if events:
                 await self._record(events, 0)
@@ -539,15 +536,19 @@ class Judge:
     async def _refresh(self) -> list[AlarmEvent]:
         """Take in new points; make the points that calculations produce known and durable. A
         calculation over calculated points needs those first, hence the loop. The events are of
-        alarms that nothing judges any more, and of those whose rule was edited."""
+        alarms that nothing judges any more, and of those whose rule was edited: what waits to be
+        lived through was judged by the rules as they were, and comes before those."""
         if self.points.version == self._points_version:
             return []
+        matched = self.rules.live.copy()
         self.rules.refresh()
         while derived := self.rules.derived_points():
             await self.declare(derived)
             self.rules.refresh()
         self._points_version = self.points.version
         rules = self.rules
+        if self.verdicts and not np.array_equal(rules.live[: len(matched)], matched):
+            await self._live_through()
         return self.book.follow(
             rules.instances, rules.live, self.now_ns(), levels=rules.current_levels()
         )

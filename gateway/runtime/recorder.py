@@ -8,8 +8,9 @@ While the journal refuses, judging goes on and events wait here. Nothing is told
 since whoever hears one may rely on its record; but it is loud at once: the log has every event, the
 heartbeat and the status carry how many wait, why, and which alarms of priority 1 are among them.
 
-In a flood a part is written `beside` the judge, which lives through the next one meanwhile;
-whatever else is asked of the recorder waits for that part first.
+In a flood events are written `beside` the judge, which lives through the next ones meanwhile: what
+has gathered during one transaction is the next. Whatever else is asked of the recorder waits for
+that first.
 
 Full: the oldest stay, and judging waits until there is room. An alarm that was judged is never
 dropped, and one left out of the middle would break the order of all that follow.
@@ -82,7 +83,7 @@ class Recorder:
 
     @property
     def is_writing(self) -> bool:
-        """Whether a part is being written beside."""
+        """Whether something is being written beside."""
         return self._writing is not None and not self._writing.done()
 
     async def settle(self) -> None:
@@ -100,19 +101,20 @@ class Recorder:
         self, events: Sequence[AlarmEvent], since_ns: int, *, beside: bool = False
     ) -> None:
         """Into the journal, or into the queue before it. `since_ns`: receipt of what made them.
-        `beside`: it goes on when this returns."""
-        await self.settle()
+        `beside`: it goes on when this returns, unless too many wait."""
+        if self.fault:
+            self.cry(events)  # else those of this call are cried out when a fault begins
         self._waiting.extend((event, since_ns) for event in events)
-        if beside:
-            self._writing = asyncio.create_task(self._record(events))
-        else:
-            await self._record(events)
+        if beside and len(self._waiting) <= WAITING_MAX:
+            if not self.is_writing:
+                await self.settle()  # raises what it raised
+                self._writing = asyncio.create_task(self._write())
+            return
+        await self.settle()
+        await self._write()
 
-    async def _record(self, events: Sequence[AlarmEvent]) -> None:
-        was_faulty = bool(self.fault)
+    async def _write(self) -> None:
         await self._flush(only_if_due=True)
-        if was_faulty and self.fault:
-            self.cry(events)  # else those of this call were cried out when the fault began
         while len(self._waiting) > WAITING_MAX:
             await asyncio.sleep(RETRY_S)
             await self._flush()
