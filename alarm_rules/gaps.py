@@ -53,6 +53,13 @@ class Gaps:
         )
         return found
 
+    def ends_one(
+        self, point: NDArray[np.int64], silence_ns: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether such a silence of each point is a hole."""
+        found: NDArray[np.bool_] = silence_ns > self._silence_ns[point]
+        return found
+
     def note(self, rows: Rows) -> None:
         """Remember the holes these rows end; `rows.since_heard_ns` is that before them."""
         if rows.tick is not None and rows.tick.unheard_ns <= SHORTEST_NS:
@@ -66,7 +73,7 @@ class Gaps:
         is_mine = np.zeros(len(self._silence_ns), np.bool_)
         is_mine[point] = True
         mine = np.flatnonzero(is_mine[rows.point])
-        order = mine[np.lexsort((rows.time_ns[mine], rows.point[mine]))]
+        order = mine[seg.group_sort(rows.point[mine], rows.time_ns[mine], len(is_mine))]
         point, end_ns = rows.point[order], rows.time_ns[order]
         first = seg.heads(point)
         begin_ns = np.append(NEVER, end_ns[:-1])

@@ -32,7 +32,16 @@ from numpy.typing import NDArray
 from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog, runs_of, silence_bounds
 from alarm_rules.program import Changes, Program
-from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Derived, PointTimes, Rows, Tick
+from gateway.contract.rule_kind import (
+    FOREVER,
+    NEVER,
+    Columns,
+    Derived,
+    PointTimes,
+    Rows,
+    Runs,
+    Tick,
+)
 from gateway.model.batch import Batch
 from gateway.model.quality import BAD, Quality
 
@@ -209,6 +218,23 @@ class Lane:
             tick=Tick(*bounds, is_later=True, least=least),
             told=lambda: self.rows(batch, time_ns)[0],
         )
+
+    def quiet(self, runs: Runs) -> NDArray[np.bool_]:
+        """Which runs no program minds: they change nothing but when their points were heard."""
+        found = runs.is_plain
+        for program in self.programs:
+            evaluator: Any = program.evaluator
+            if hasattr(evaluator, "quiet"):
+                found = found & evaluator.quiet(runs)
+            else:  # only what it does not ask for
+                start = program.layout.point_start
+                found = found & (start[runs.point] == start[runs.point + 1])
+        return found
+
+    def note_quiet(self, point: NDArray[np.int64], last_ns: NDArray[np.int64]) -> None:
+        """These were heard up to then, later than ever before, and had nothing to say."""
+        self._stretches.clear()
+        self.heard_ns[point] = self.usable_ns[point] = last_ns
 
     def span(self, point: NDArray[np.int32]) -> slice | None:
         """The points as a range of known ones, if they are one, each once and in order."""

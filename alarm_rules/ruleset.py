@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from alarm_rules import state as st
 from alarm_rules.backlog import Backlog
+from alarm_rules.digest import Digest
 from alarm_rules.gaps import SHORTEST_NS, Gaps
 from alarm_rules.lane import Bounds, Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
@@ -39,7 +40,7 @@ from alarm_rules.matching import Matching, compile_rules, uncollected
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
 from alarm_rules.turns import chained
-from gateway.contract.rule_kind import FOREVER, NEVER, Rows, RuleKind
+from gateway.contract.rule_kind import FOREVER, NEVER, Rows, RuleKind, Runs
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions, RuleInstance
 from gateway.model.errors import ConfigError, Fault
@@ -81,6 +82,15 @@ class _History(NamedTuple):
     found: list[Found]
     derived: list[Batch]
     judged: int
+
+
+class _Quiet(NamedTuple):
+    """Rows that say nothing but that their points were heard."""
+
+    rest: Batch  # the others
+    point: NDArray[np.int64]
+    last_ns: NDArray[np.int64]
+    row_count: int
 
 
 def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
@@ -230,8 +240,12 @@ class RuleSet:
 
     # ------------------------------------------------------------------ judging
 
-    def evaluate(self, batch: Batch, now_ns: int) -> Evaluation:
-        """Judge a batch; an empty one is a tick."""
+    def evaluate(self, batch: Batch, now_ns: int, digest: Digest | None = None) -> Evaluation:
+        """Judge a batch; an empty one is a tick. With a digest of the batch most of history need
+        not be looked at; it changes nothing else."""
+        quiet = self._quiet(batch, digest)
+        if quiet is not None:
+            batch = quiet.rest
         known, ignored, seen = self._known(batch)
         time_ns, clock_count = self._effective(known)
         known_to_ns = now_ns - self.lateness_ns
@@ -249,13 +263,15 @@ class RuleSet:
         elif rows.tick.unheard_ns > SHORTEST_NS:
             self._gaps.note(rows.rows)
         derived = self._now.judge(rows, now_ns, known_to_ns)
+        if quiet is not None:
+            self._now.note_quiet(quiet.point, quiet.last_ns)
         found = self._now.finish(now_ns, known_to_ns)
         self._judge_levels(found, joined, now_ns, known_to_ns)
         self._known_to_ns = max(self._known_to_ns, known_to_ns)
         return Evaluation(
             conditions=self._collect(found, old.found),
             derived=Batch.concat([*old.derived, *derived]) if old.derived or derived else _NO_ROWS,
-            judged_count=len(rows),
+            judged_count=len(rows) + (quiet.row_count if quiet is not None else 0),
             late_count=len(known) - len(rows),
             history_count=old.judged,
             ignored_count=ignored,
@@ -264,6 +280,32 @@ class RuleSet:
             held_count=len(self._held),
             released_count=released,
         )
+
+    def _quiet(self, batch: Batch, digest: Digest | None) -> _Quiet | None:
+        """What none of the rules minds, and the rest of the rows; None: there is no such thing, or
+        not enough of it to be worth the cut."""
+        if digest is None or self.lateness_ns or len(self._held):
+            return None
+        point = digest.point
+        if int(point.min()) < 0 or int(point.max()) >= len(self._asked):
+            return None
+        heard_ns, usable_ns = self._now.heard_ns[point], self._now.usable_ns[point]
+        is_plain = digest.is_plain & (digest.first_ns > heard_ns)
+        is_plain &= (digest.ahead_ns <= self._tolerance_ns) & self._asked[point]
+        is_plain &= ~self._derived[point]
+        unheard_ns = np.maximum(digest.step_ns, digest.first_ns - heard_ns)
+        is_plain &= ~self._gaps.ends_one(point, unheard_ns)
+        unusable_ns = np.maximum(digest.step_ns, digest.first_ns - usable_ns)
+        is_quiet = self._now.quiet(
+            Runs(point, is_plain, digest.least, digest.most, unheard_ns, unusable_ns)
+        )
+        if len(np.unique(point)) < len(point):
+            return None
+        rest = digest.rows(~is_quiet)
+        if 2 * len(rest) > len(batch):
+            return None
+        count = len(batch) - len(rest)
+        return _Quiet(batch.take(rest), point[is_quiet], digest.last_ns[is_quiet], count)
 
     def _judge_late(self, batch: Batch, time_ns: NDArray[np.int64]) -> _History:
         """What fills a hole is a piece of history, judged by itself."""

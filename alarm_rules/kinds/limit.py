@@ -54,6 +54,7 @@ from gateway.contract.rule_kind import (
     PointTimes,
     Rows,
     RuleKind,
+    Runs,
     Signals,
     Verdict,
 )
@@ -258,6 +259,10 @@ class LimitEvaluator(KindEvaluator):
             return None
         others = self._is_other.take(points).nonzero()[0]
         return None if len(others) * _OTHERS_SHARE > len(points) else (*self._common, others)
+
+    def quiet(self, runs: Runs) -> NDArray[np.bool_]:
+        low, high = self.bands(runs.point)
+        return runs.is_plain & (runs.least > low) & (runs.most < high)
 
     def said(
         self, instances: NDArray[np.int64] | slice, value: NDArray[np.float64]

@@ -38,6 +38,7 @@ from gateway.contract.rule_kind import (
     PointTimes,
     Rows,
     RuleKind,
+    Runs,
     Signals,
     Tick,
     Verdict,
@@ -224,16 +225,30 @@ class OfflineEvaluator:
         if self._is_any:
             gap |= rows.since_heard_ns >= rows.at(self._age_any)
         points = rows.point[gap]
-        if len(points) == 0:
-            return gap
+        return self._of_their_groups(points, rows.point) if len(points) else gap
+
+    def _of_their_groups(
+        self, points: NDArray[np.int64], among: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which of `among` are in a group of one of `points`."""
+        layout = self._layout
+        assert layout is not None
         _, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)
         groups = np.unique(layout.slot_group[slots])
         _, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
         members = layout.slot_point[slots]
         self._marked[members] = True
-        chosen: NDArray[np.bool_] = self._marked[rows.point]
+        found: NDArray[np.bool_] = self._marked[among]
         self._marked[members] = False
-        return chosen
+        return found
+
+    def quiet(self, runs: Runs) -> NDArray[np.bool_]:
+        """As `select`; a run that is not plain may be a gap, and the rows of the other points of
+        its group say that the group was heard meanwhile."""
+        gap = ~runs.is_plain
+        gap |= runs.unusable_ns >= self._age_good[runs.point]
+        gap |= runs.unheard_ns >= self._age_any[runs.point]
+        return ~gap & ~self._of_their_groups(runs.point[gap], runs.point)
 
     def passes(self, tick: Tick) -> bool:
         """No point had been silent for as long as the shortest span of all."""

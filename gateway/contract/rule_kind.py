@@ -159,6 +159,19 @@ class PointsPlanning(NamedTuple):
     urgent: Callable[[int], Priority | None]
 
 
+class Runs(NamedTuple):
+    """What is known of many samples of each of some points, by point, none twice: bounds that spare
+    a look at them."""
+
+    point: NDArray[np.int64]
+    is_plain: NDArray[np.bool_]  # all good, numbers, each later than what was heard of the point
+    # before it; where not, the bounds mean nothing
+    least: NDArray[np.float64]
+    most: NDArray[np.float64]
+    unheard_ns: NDArray[np.int64]  # the point had never been silent for longer before one of them
+    unusable_ns: NDArray[np.int64]  # … without a usable value
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Samples that are judged now, in order of arrival; none is late. Effective times.
@@ -408,6 +421,15 @@ class Passing(Protocol):
 
     def passes(self, tick: Tick) -> bool:
         """Whether no row of those this is known of can make a difference."""
+        ...
+
+
+class Quiet(Protocol):
+    """An evaluator may have this: whole days of a point then cost one look."""
+
+    def quiet(self, runs: Runs) -> NDArray[np.bool_]:
+        """Of which runs no row can make a difference, whichever of the others are judged: where a
+        group has several points, of all of its runs or of none. Only plain ones."""
         ...
 
 

@@ -304,9 +304,11 @@ def _judge(
     is_first = True
     clock = time.perf_counter()
     for step in steps(batches, lateness_ns, late):
-        batch = step.batch
+        batch, digest = step.batch, step.digest
         if any_derived and len(batch):
-            batch = batch.take(~derived[batch.point_index])
+            is_input = ~derived[batch.point_index]
+            if not is_input.all():
+                batch, digest = batch.take(is_input), None
         spent["reading"] += time.perf_counter() - clock
         if is_first and len(batch):
             is_first = False
@@ -314,7 +316,7 @@ def _judge(
                 judging.begin(int(batch.source_time_ns.min()))
         for name, judging in judgings.items():
             clock = time.perf_counter()
-            result.raised[name].take(judging.judge(batch, step.known_ns))
+            result.raised[name].take(judging.judge(batch, step.known_ns, digest))
             spent[f"judging_{name}"] += time.perf_counter() - clock
         result.rows += len(batch)
         share = (step.known_ns - options.from_ns) / whole_ns

@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alarm_rules.digest import Digest, digest_of
 from alarm_rules.ruleset import RuleSet
 from gateway.alarms.book import AlarmBook
 from gateway.alarms.relations import above_in
@@ -177,6 +178,7 @@ class Step:
 
     batch: Batch
     known_ns: int
+    digest: Digest | None = None  # of the batch
 
 
 def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Iterator[Step]:
@@ -184,52 +186,64 @@ def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Itera
     second by second."""
     allowed_ns = lateness_ns or LAG_NORMAL_NS
     for batch in batches:
-        slack_ns = allowed_ns - _lag_max_ns(batch)
+        digest = digest_of(batch)
+        slack_ns = allowed_ns - _lag_max_ns(batch, digest)
         is_prompt = slack_ns >= 0
         behind_ns = allowed_ns - lateness_ns if is_prompt else 0
-        for part in _runs(batch, slack_ns) if is_prompt else _by_second(batch):
+        parts = _runs(batch, digest, slack_ns) if is_prompt else _by_second(batch)
+        for part, of_part in parts:
             known_ns = int(part.received_time_ns.max()) - behind_ns
-            for rows in [part] if lateness_ns else late.split(part):
+            if lateness_ns or late.is_in_order(of_part):
+                yield Step(part, known_ns, of_part)
+                continue
+            for rows in late.split(part):
                 yield Step(rows, known_ns)
 
 
-def _lag_max_ns(batch: Batch) -> int:
+def _lag_max_ns(batch: Batch, digest: Digest | None) -> int:
     """The longest time between measurement and receipt."""
-    received, judged = batch.received_time_ns, _judged_ns(batch)
+    if (batch.quality == Quality.UNCERTAIN_CLOCK).any():
+        return int((batch.received_time_ns - effective_time_ns(batch)).max())
+    if digest is not None:
+        return int(digest.lag_ns.max())
+    received, source = batch.received_time_ns, batch.source_time_ns
     return max(
-        int((received[at : at + BLOCK_ROWS] - judged[at : at + BLOCK_ROWS]).max())
+        int((received[at : at + BLOCK_ROWS] - source[at : at + BLOCK_ROWS]).max())
         for at in range(0, len(batch), BLOCK_ROWS)
     )
 
 
-def _judged_ns(batch: Batch) -> NDArray[np.int64]:
-    """`effective_time_ns`, without a copy where every clock was right."""
-    if (batch.quality == Quality.UNCERTAIN_CLOCK).any():
-        return effective_time_ns(batch)
-    return batch.source_time_ns
+_Part = tuple[Batch, Digest | None]
 
 
-def _runs(batch: Batch, slack_ns: int) -> Iterator[Batch]:
+def _runs(batch: Batch, digest: Digest | None, slack_ns: int) -> Iterator[_Part]:
     """What a store settled together: every point's rows in order of time, all of one run received
     before those of the next, give or take what the clock stays behind anyway. A batch that is not
     made of such runs stays whole."""
-    point = batch.point_index
+    point = batch.point_index if digest is None else digest.point
     edges = np.flatnonzero(point[1:] < point[:-1]) + 1
     if not 0 < len(edges) <= RUNS_MAX or len(batch) < RUN_ROWS_MIN * len(edges):
-        yield batch
+        yield batch, digest
         return
-    parts = [batch.take(slice(a, b)) for a, b in pairwise([0, *edges.tolist(), len(batch)])]
-    ends = [(int(p.received_time_ns.min()), int(p.received_time_ns.max())) for p in parts]
+    spans = list(pairwise([0, *edges.tolist(), len(point)]))
+    parts: list[_Part] = []
+    for first, end in spans:
+        if digest is None:
+            parts.append((batch.take(slice(first, end)), None))
+        else:
+            rows = slice(int(digest.start[first]), int(digest.stop[end - 1]))
+            parts.append((batch.take(rows), digest.part(slice(first, end))))
+    ends = [(int(p.received_time_ns.min()), int(p.received_time_ns.max())) for p, _ in parts]
     is_ordered = all(before[1] - after[0] <= slack_ns for before, after in pairwise(ends))
-    yield from parts if is_ordered else [batch]
+    yield from parts if is_ordered else [(batch, digest)]
 
 
-def _by_second(batch: Batch) -> Iterator[Batch]:
+def _by_second(batch: Batch) -> Iterator[_Part]:
     batch = batch.take(np.argsort(batch.received_time_ns, kind="stable"))
     second = batch.received_time_ns // FINE_NS
     edges = np.flatnonzero(second[1:] != second[:-1]) + 1
     for rows in np.split(np.arange(len(batch)), edges):
-        yield batch.take(slice(int(rows[0]), int(rows[-1]) + 1))
+        yield batch.take(slice(int(rows[0]), int(rows[-1]) + 1)), None
 
 
 class LateFilter:
@@ -242,6 +256,16 @@ class LateFilter:
     def __init__(self, point_count: int) -> None:
         self._newest = np.full(point_count, -(1 << 62), np.int64)
         self.late_count = 0
+
+    def is_in_order(self, digest: Digest | None) -> bool:
+        """Whether a digest shows that nothing overtook anything; then the newest are noted."""
+        if digest is None or not digest.is_in_order.all():
+            return False
+        point = digest.point
+        if (point[1:] <= point[:-1]).any() or (digest.first_ns < self._newest[point]).any():
+            return False
+        self._newest[point] = digest.last_ns
+        return True
 
     def split(self, batch: Batch) -> list[Batch]:
         """The batch, or what came in order and then what came late."""
@@ -359,10 +383,10 @@ class Judging:
         """What was never heard counts from here on, as from the start of a gateway."""
         self.rules.evaluate(Batch.empty(), at_ns)
 
-    def judge(self, batch: Batch, known_ns: int) -> list[AlarmEvent]:
+    def judge(self, batch: Batch, known_ns: int, digest: Digest | None = None) -> list[AlarmEvent]:
         """Every event the rows and the clock up to `known_ns` make, in order; each recorded when
         it happened, since nobody was waiting for it."""
-        result = self.rules.evaluate(batch, known_ns)
+        result = self.rules.evaluate(batch, known_ns, digest)
         events: list[AlarmEvent] = []
         for at_ns, part in by_time(result.conditions):
             events += self.book.tick(at_ns)

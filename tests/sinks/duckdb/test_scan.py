@@ -92,6 +92,49 @@ def test_spans_of_any_width_hold_every_row_once_in_order_of_receipt(
     scan.close()
 
 
+def runs_of(lengths, points=4) -> list[Batch]:
+    """One part for each run: every point once a second, for so many seconds; the last row of a run
+    is received after the first ones of the next."""
+    parts, second = [], 0
+    for length in lengths:
+        rows = [(p, second + i, float(i), second + i) for i in range(length) for p in range(points)]
+        parts.append(part(*(rows[:-1] + [(*rows[-1][:3], rows[-1][3] + 2)])))
+        second += length
+    return parts
+
+
+@pytest.mark.parametrize(
+    "lengths", [[20] * 8, [20, 20, 3, 40, 20, 1, 1, 60, 20, 20], [1] * 30, [150]]
+)
+def test_spans_that_follow_the_runs_of_the_store_hold_every_row_once(
+    lengths, tmp_path, monkeypatch
+) -> None:
+    whole = stored(tmp_path, runs_of(lengths), settle=True)
+    for name, value in (("ROWS", 90), ("ROWS_MAX", 200), ("_RUN_ROWS_MIN", 1), ("_PIECE_ROWS", 7)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "_FIRST_WIDTH_NS", 25 * S)
+    scan = DuckdbScan.open(CONFIG, context(tmp_path))
+    batches = list(scan.batches(0, 1 << 62))
+    scan.close()
+    assert sorted(rows_of(batches)) == sorted(rows_of([whole]))
+    for before, after in zip(batches, batches[1:], strict=False):  # noqa: RUF007
+        assert before.received_time_ns.max() < after.received_time_ns.min()
+    assert all(len(batch) <= 200 for batch in batches)
+
+
+def test_spans_end_where_runs_of_one_length_begin(tmp_path, monkeypatch) -> None:
+    stored(tmp_path, runs_of([20] * 10), settle=True)
+    for name, value in (("ROWS", 90), ("ROWS_MAX", 400), ("_RUN_ROWS_MIN", 1)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "_FIRST_WIDTH_NS", 25 * S)
+    scan = DuckdbScan.open(CONFIG, context(tmp_path))
+    begins = [int(batch.received_time_ns.min() - T0) // S for batch in scan.batches(0, 1 << 62)]
+    scan.close()
+    learnt = begins[4:-1]  # behind the last run its late row is left
+    assert [begin % 20 for begin in learnt] == [0] * len(learnt)
+    assert len(learnt) >= 2
+
+
 @settings(max_examples=20)
 @given(
     rows=st.lists(
