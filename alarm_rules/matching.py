@@ -108,8 +108,9 @@ class _Candidate:
 
     @classmethod
     def of(cls, number: int, name: str, rule: CompiledRule, selector: Selector) -> _Candidate:
-        wanted = zip(_FIELDS, _of_fields(selector), strict=True)
-        fields = tuple(pair for pair in wanted if pair[1])
+        wanted, fields = _of_fields(selector), _NO_FIELDS
+        if wanted != _UNSTATED:
+            fields = tuple(pair for pair in zip(_FIELDS, wanted, strict=True) if pair[1])
         attributes = tuple(selector.attributes.items()) if selector.attributes else ()
         kind = selector.device_kind
         return cls(number, name, rule.group_by, rule.kind.hides, fields, kind, attributes)
@@ -129,6 +130,8 @@ class _Candidate:
 
 
 _FIELDS = ("quantity", "location_class", "area", "device", "adapter")
+_UNSTATED = ("",) * len(_FIELDS)
+_NO_FIELDS: tuple[tuple[str, str], ...] = ()
 _of_fields = attrgetter(*_FIELDS)
 _Place = tuple[_Candidate, ...]
 
@@ -185,8 +188,9 @@ class Matching:
                 continue  # of other rules' levels, not of points
             for name, selector in rule.rule.inputs.items():
                 candidate = _Candidate.of(number, name, rule, selector)
-                for point_id in dict.fromkeys(selector.ids):
-                    self._by_id[point_id] = (*self._by_id.get(point_id, ()), candidate)
+                for point_id in selector.ids if len(selector.ids) < 2 else {*selector.ids}:
+                    before = self._by_id.get(point_id)
+                    self._by_id[point_id] = (*before, candidate) if before else (candidate,)
                 if not selector.ids:
                     asked = self._by_quantity.setdefault(selector.quantity, _Asked())
                     asked.candidates.append(candidate)
@@ -296,7 +300,8 @@ class Matching:
         place = self._any.matching(point, device) if self._any.candidates else ()
         by_id = self._by_id.get(point.id)
         if by_id is not None:
-            place += tuple([one for one in by_id if one.matches(point, device)])
+            found = tuple([one for one in by_id if one.matches(point, device)])
+            place = place + found if place else found
         if point.quantity:
             asked = self._by_quantity.get(point.quantity)
             if asked is not None:
@@ -315,6 +320,9 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            if not gc.get_freeze_count():  # to the oldest at once: the first look is at all of it
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -334,6 +342,7 @@ def compile_rules(
     faults: list[Fault] = []
     compiled: list[CompiledRule] = []
     seen: set[str] = set()
+    shared: _Shared = {}
     for rule in rules:
         if rule.id in seen:
             faults.append(_fault(rule, "id", "each rule id once; this one stands twice"))
@@ -344,7 +353,7 @@ def compile_rules(
             known = ", ".join(sorted(kinds))
             faults.append(_fault(rule, "kind", f"one of {known}; not {rule.kind!r}"))
             continue
-        one, found = _compile(rule, kind)
+        one, found = _compile(rule, kind, shared)
         faults += found
         if one is not None:
             compiled.append(one)
@@ -366,10 +375,15 @@ _known: WeakValueDictionary[tuple[str, bytes], BaseModel] = WeakValueDictionary(
 one rule of a hundred thousand was edited, the others need not be checked again."""
 
 
-def _parameters(rule: Rule, kind: RuleKind) -> Any:
+_Shared = dict[tuple[str, bytes], Any]
+
+
+def _parameters(rule: Rule, kind: RuleKind, shared: _Shared) -> Any:
     """The rule's parameters as its kind's model; one object for all rules of a kind that state the
     same, where the kind can share it: to check is most of the work for a rule of one point."""
-    stated = dict(rule.parameters)
+    stated: Any = rule.parameters
+    if type(stated) is not dict:
+        stated = dict(stated)
     if kind.plan_alike is None:
         return kind.parameters.model_validate(stated)
     try:
@@ -377,16 +391,26 @@ def _parameters(rule: Rule, kind: RuleKind) -> Any:
         content = (kind.name, marshal.dumps(stated, 2))
     except ValueError:  # something else than plain values
         return kind.parameters.model_validate(stated)
+    if kind.quick is not None:
+        found = shared.get(content)
+        if found is None:
+            found = kind.quick(stated)
+        if found is not None:
+            shared[content] = found
+            return found
     found = _known.get(content)
     if type(found) is not kind.parameters:  # not known, or of another kind of this name
         found = _known[content] = kind.parameters.model_validate(stated)
     return found
 
 
-def _compile(rule: Rule, kind: RuleKind) -> tuple[CompiledRule | None, list[Fault]]:
+def _compile(
+    rule: Rule, kind: RuleKind, shared: _Shared
+) -> tuple[CompiledRule | None, list[Fault]]:
+    """`shared`: parameters of the rules before it."""
     faults = []
     try:
-        parameters = _parameters(rule, kind)
+        parameters = _parameters(rule, kind, shared)
     except ValidationError as error:
         for item in error.errors():
             where = ".".join(str(part) for part in item["loc"])
@@ -394,7 +418,11 @@ def _compile(rule: Rule, kind: RuleKind) -> tuple[CompiledRule | None, list[Faul
         return None, faults
     if not rule.inputs:
         faults.append(_fault(rule, "inputs", "at least one selector of points"))
-    if kind.inputs is not None and set(rule.inputs) != set(kind.inputs):
+    if (
+        kind.inputs is not None
+        and tuple(rule.inputs) != kind.inputs
+        and set(rule.inputs) != set(kind.inputs)
+    ):
         faults.append(_fault(rule, "inputs", f"exactly {', '.join(kind.inputs)}"))
     if rule.on_delay_s < 0 or rule.off_delay_s < 0:
         faults.append(_fault(rule, "on_delay_s", "a delay of 0 s or more"))

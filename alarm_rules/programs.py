@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,14 +84,15 @@ class Programs:
         self.wanted: dict[str, Point] = {}  # derived points as they should be declared
         widths: dict[str, int] = {}
         for rule in rules:
-            count = rule.kind.level_count(rule.parameters)
-            widths[rule.kind.name] = max(widths.get(rule.kind.name, 1), count)
+            name, count = rule.kind.name, rule.kind.level_count(rule.parameters)
+            if count > widths.get(name, 0):
+                widths[name] = count
         by_key: dict[tuple[int, str], Program] = {}
         self._program_of: list[Program] = []
         for rule in rules:
             key = (rule.layer, rule.kind.name)
             if key not in by_key:
-                by_key[key] = Program(rule.kind, rule.layer, widths[rule.kind.name])
+                by_key[key] = Program(rule.kind, rule.layer, widths.get(rule.kind.name, 1))
             self._program_of.append(by_key[key])
         self.all = sorted(by_key.values(), key=lambda program: program.layer)
         self.sampled = [program for program in self.all if program.kind.judges is None]
@@ -414,28 +415,29 @@ def _level_names(plans: Iterable[InstancePlan]) -> list[str]:
 
 def _write_levels(program: Program, instances: Sequence[tuple[int, InstancePlan]]) -> None:
     """Delays and limits: those of each plan once, then all with equally many levels at once."""
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    plans: dict[int, InstancePlan] = {}
+    place: dict[int, int] = {}  # by identity of the plan
+    plans: list[InstancePlan] = []
+    rows, owner = [], []
     for row, plan in instances:
-        rows_of[id(plan)].append(row)
-        plans[id(plan)] = plan
-    by_width: dict[int, list[InstancePlan]] = defaultdict(list)
-    for plan in plans.values():
-        by_width[len(plan.levels)].append(plan)
+        at = place.get(id(plan))
+        if at is None:
+            at = place[id(plan)] = len(plans)
+            plans.append(plan)
+        rows.append(row)
+        owner.append(at)
+    widths = np.array([len(plan.levels) for plan in plans], np.int64)
+    row_of, owner_of = np.array(rows, np.int64), np.array(owner, np.int64)
     state = program.state
-    for width, same in by_width.items():
-        owned = [rows_of[id(plan)] for plan in same]
-        rows = np.array(list(chain.from_iterable(owned)), dtype=np.int64)
-        owner = np.repeat(np.arange(len(same)), [len(each) for each in owned])
+    for width in np.unique(widths).tolist():
+        same = [plan for plan in plans if len(plan.levels) == width]
+        number = np.cumsum(widths == width) - 1  # of a plan, among these
+        of_these = widths[owner_of] == width
+        here, mine = row_of[of_these], number[owner_of[of_these]]
         unstated = (np.nan,) * width
         for name, values in (
             ("on_ns", [plan.on_delay_ns for plan in same]),
             ("off_ns", [plan.off_delay_ns for plan in same]),
-            ("limit", [[_number(level.limit) for level in plan.levels] for plan in same]),
+            ("limit", [[level.limit for level in plan.levels] for plan in same]),
             ("reset", [plan.resets or unstated for plan in same]),
         ):
-            state[name][rows, :width] = np.array(values, state[name].dtype)[owner]
-
-
-def _number(limit: float | None) -> float:
-    return np.nan if limit is None else limit
+            state[name][here, :width] = np.array(values, state[name].dtype)[mine]

@@ -155,12 +155,12 @@ class KindEvaluator:
         self._layout = layout
         self._asked = np.zeros(layout.point_count, np.bool_)
         self._asked[layout.slot_point[layout.slot_live]] = True
-        self.configure_settings(same_settings(instances))
+        self.configure_instances(instances)
         self.configured(groups)
 
-    def configure_settings(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
+    def configure_instances(self, instances: Sequence[tuple[int, InstancePlan]]) -> None:
         """Write every setting into the instances that have it."""
-        for rows, setting in found:
+        for rows, setting in same_settings(instances):
             self.configure_rows(rows, setting)
 
     def configure_rows(self, rows: NDArray[np.int64], setting: Any) -> None:

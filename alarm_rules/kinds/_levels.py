@@ -33,7 +33,7 @@ from gateway.contract.rule_kind import Columns
 from gateway.model.condition import Level
 from gateway.model.rule import Rule
 
-_SIDES = {letter * count: side for letter, side in (("H", 1), ("L", -1)) for count in range(1, 5)}
+SIDES = {letter * count: side for letter, side in (("H", 1), ("L", -1)) for count in range(1, 5)}
 """By name of a level: 1 above, -1 below."""
 
 
@@ -87,7 +87,7 @@ class LevelsParameters(Parameters):
     @model_validator(mode="after")
     def _consistent(self) -> LevelsParameters:
         for name, level in self.levels.items():
-            side = _SIDES.get(name)
+            side = SIDES.get(name)
             if side is None:
                 raise ValueError(f"levels are named H to HHHH and L to LLLL, not {name!r}")
             if level.operator and (level.operator[0] == ">") != (side > 0):
@@ -126,7 +126,11 @@ class LevelsParameters(Parameters):
 
 
 def _severity(item: tuple[str, LimitLevel]) -> int:
-    name = item[0]
+    return severity_of(item[0])
+
+
+def severity_of(name: str) -> int:
+    """Grows with severity."""
     return 2 * len(name) + (name[0] == "H")
 
 

@@ -37,11 +37,11 @@ from alarm_rules.kinds._levels import (
     LevelsParameters,
     bound_columns,
     compare,
-    level_count,
 )
 from alarm_rules.kinds._levels import (
     loosens_levels as loosens,
 )
+from alarm_rules.kinds._plain import PlainLevels, plain_levels
 from alarm_rules.turns import bits_of
 from gateway.contract.rule_kind import (
     NEVER,
@@ -97,6 +97,8 @@ def plan(planning: Planning) -> GroupPlan | None:
 
 def plan_alike(planning: PointsPlanning) -> Sequence[InstancePlan]:
     """All points of the rule are judged alike."""
+    if type(planning.parameters) is PlainLevels:
+        return [planning.parameters.plan(planning.rule)] * len(planning.members)
     shared = planning.parameters.level_set(planning.rule)
     plans = planning.parameters.plans
     plan_ = plans.get(id(shared))
@@ -104,6 +106,24 @@ def plan_alike(planning: PointsPlanning) -> Sequence[InstancePlan]:
         plan_ = InstancePlan(target="", setting=shared.bounds, measures=True, **shared.planned())
         plans[id(shared)] = plan_
     return [plan_] * len(planning.members)
+
+
+class _Settings:
+    """Settings with equally many levels, each once, and who has which."""
+
+    def __init__(self) -> None:
+        self.settings: list[Any] = []
+        self.rows: list[int] = []
+        self.owner: list[int] = []  # of each row, in `settings`
+        self._place: dict[int, int] = {}  # by identity: the points of a rule share one object
+
+    def add(self, row: int, setting: Any) -> None:
+        place = self._place.get(id(setting))
+        if place is None:
+            place = self._place[id(setting)] = len(self.settings)
+            self.settings.append(setting)
+        self.rows.append(row)
+        self.owner.append(place)
 
 
 class LimitEvaluator(KindEvaluator):
@@ -140,29 +160,27 @@ class LimitEvaluator(KindEvaluator):
         self._only_point: NDArray[np.int64] | None = None  # by instance, if no point has two
         self._every_point: NDArray[np.int64] | slice = slice(0)  # the same, as a range if it is one
 
-    def configure_settings(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
+    def configure_instances(self, instances: Sequence[tuple[int, InstancePlan]]) -> None:
         """Rules with equally many levels at once: a site may state a rule for each point."""
-        by_width: dict[int, list[tuple[NDArray[np.int64], Any]]] = defaultdict(list)
-        for one in found:
-            by_width[len(one[1])].append(one)
+        by_width: dict[int, _Settings] = defaultdict(_Settings)
+        for row, plan_ in instances:
+            by_width[len(plan_.setting)].add(row, plan_.setting)
         for width, same in by_width.items():
-            bounds = np.array([setting for _, setting in same])
-            rows = np.concatenate([rows for rows, _ in same])
-            owner = np.repeat(np.arange(len(same)), [len(rows) for rows, _ in same])
+            bounds, rows, owner = np.array(same.settings), np.array(same.rows), same.owner
             for column, name in enumerate(("side", "set_at", "reset_below")):
                 self.instances[name][rows, :width] = bounds[owner, :, column]
             ends_at = np.nextafter(bounds[:, :, 2], -np.inf)
             self.instances["ends_at"][rows, :width] = ends_at[owner]
-        self._number(found)
+            self._number(same)
 
-    def _number(self, found: Sequence[tuple[NDArray[np.int64], Any]]) -> None:
+    def _number(self, same: _Settings) -> None:
         """Give each set of levels a number, while there are few."""
         known = self._settings
-        if known is None or len(known) + len(found) > _SETTINGS_MAX:
+        if known is None or len(known) + len(same.settings) > _SETTINGS_MAX:
             self._settings = None
             return
-        for rows, setting in found:
-            self.instances["setting"][rows] = known.setdefault(setting, len(known))
+        numbers = [known.setdefault(setting, len(known)) for setting in same.settings]
+        self.instances["setting"][same.rows] = np.array(numbers)[same.owner]
 
     def configured(self, _groups: Sequence[tuple[int, GroupPlan]]) -> None:
         self._work_out_bands()
@@ -440,6 +458,10 @@ class LimitEvaluator(KindEvaluator):
         return low, high
 
 
+def level_count(parameters: LimitParameters | PlainLevels) -> int:
+    return len(parameters if type(parameters) is PlainLevels else parameters.levels)
+
+
 def check(rule: Rule, _parameters: LimitParameters) -> Sequence[str]:
     return point_only(rule)
 
@@ -454,4 +476,5 @@ KIND = RuleKind(
     check=check,
     loosens=loosens,
     plan_alike=plan_alike,
+    quick=plain_levels,
 )

@@ -460,5 +460,8 @@ class RuleKind:
     target; the core adds it, and says of the point what `_common.place_of` does (a unit that is
     stated stays). None: `plan` is asked. The groups are not told to `configure`. Parameters of such
     a kind are one object for all rules that state the same, so nothing in them is of one rule."""
+    quick: Callable[[Mapping[str, Any]], Any | None] | None = None
+    """Stated parameters -> what stands in for them everywhere in the kind, quicker than its model
+    and equal in all it says; None: ask the model. Of kinds with `plan_alike`."""
     per_device: Sequence[str] = ()  # replan a rule when a device of one of these kinds changes
     hides: bool = False  # plans last: inherits the priority of what its silence hides

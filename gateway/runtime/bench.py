@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from alarm_rules import bench as rules_bench
+from alarm_rules import bench_load as load_bench
 from alarm_rules.ruleset import RuleSet
 from gateway.alarms.book import AlarmBook
 from gateway.alarms.journal import Journal
@@ -286,7 +287,14 @@ def _spool(folder: Path, seconds: float) -> dict[str, Any]:
 
 def _rule_core(_folder: Path, seconds: float) -> dict[str, Any]:
     plugins = load_plugins()
-    return dict(rules_bench.measure(plugins.rule_kinds, time.process_time, seconds=seconds))
+    kinds, clock = plugins.rule_kinds, time.process_time
+    figures = dict(rules_bench.measure(kinds, clock, seconds=seconds))
+    return figures | {"load": load_bench.measure(kinds, clock)}
+
+
+def _rule_lines(figures: dict[str, Any]) -> Iterator[str]:
+    yield from rules_bench.lines(figures)
+    yield from load_bench.lines(figures["load"])
 
 
 def _decode(_folder: Path, seconds: float) -> dict[str, Any]:
@@ -323,7 +331,7 @@ BENCHES: dict[str, Callable[[Path, float], dict[str, Any]]] = {
 }
 
 LINES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
-    "rules": rules_bench.lines,
+    "rules": _rule_lines,
     "alarms": alarm_bench.lines,
 }
 """Benches that lay out their figures themselves."""

@@ -98,7 +98,7 @@ def runs_of(lengths, points=4) -> list[Batch]:
     parts, second = [], 0
     for length in lengths:
         rows = [(p, second + i, float(i), second + i) for i in range(length) for p in range(points)]
-        parts.append(part(*(rows[:-1] + [(*rows[-1][:3], rows[-1][3] + 2)])))
+        parts.append(part(*rows[:-1], (*rows[-1][:3], rows[-1][3] + 2)))
         second += length
     return parts
 
