@@ -10,6 +10,10 @@ later than the row before; a plain run whose bounds no rule minds can change
 nothing but when its point was last heard. That is decided by the kinds (`quiet`, in
 gateway/contract/rule_kind.py) against what stands at that moment, and costs one look a run.
 
+**In pieces of time.** A day in which something happens for half an hour is not quiet; two thirds of
+it are. Long runs are therefore cut at a few moments, the same for all points, and judged piece by
+piece: `pieces`.
+
 Exact, not a guess: what is not proven quiet by its bounds is judged row by row.
 
 Not here: what a kind minds (kinds/), what was heard before (lane.py, gaps.py).
@@ -18,7 +22,7 @@ Not here: what a kind minds (kinds/), what was heard before (lane.py, gaps.py).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,10 @@ from gateway.model.quality import EARLIEST_BELIEVED_NS, UNCERTAIN
 RUN_ROWS_MIN = 32
 """Rows a run has on average, at least: a digest of shorter ones costs what it spares
 (engineering)."""
+PIECES = 3
+PIECE_ROWS_MIN = 128
+"""Of a run, on average; shorter pieces cost more calls than they spare rows (both measured: a year
+of a thousand points)."""
 BLOCK_ROWS = 1 << 16
 """Half a megabyte of a column: stays near the core while several figures are made of it."""
 
@@ -53,21 +61,39 @@ class Digest:
     most: NDArray[np.float64]
     first_ns: NDArray[np.int64]
     last_ns: NDArray[np.int64]
+    first_received_ns: NDArray[np.int64]
+    last_received_ns: NDArray[np.int64]
     step_ns: NDArray[np.int64]
     lag_ns: NDArray[np.int64]
     ahead_ns: NDArray[np.int64]
     is_plain: NDArray[np.bool_]
     is_in_order: NDArray[np.bool_]
+    finer: Digest | None = None  # of the same rows, each run cut at `cuts_ns`
+    cuts_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.start)
 
+    @property
+    def row_count(self) -> int:
+        return int((self.stop - self.start).sum())
+
     def part(self, runs: slice) -> Digest:
         """Of a piece of the batch that begins with the first of these runs."""
-        columns = {each.name: getattr(self, each.name)[runs] for each in fields(self)}
-        first = columns["start"][0]
-        columns["start"], columns["stop"] = columns["start"] - first, columns["stop"] - first
-        return Digest(**columns)
+        finer = None
+        if self.finer is not None:
+            cut = self.finer.start.searchsorted
+            ends = self.start[runs][0], self.stop[runs][-1]
+            finer = self.finer.part(slice(int(cut(ends[0])), int(cut(ends[1]))))
+        found = self.only(runs, finer)
+        first = found.start[0]
+        return replace(found, start=found.start - first, stop=found.stop - first)
+
+    def taken(self, batch: Batch) -> Batch:
+        """The rows it is of."""
+        if self.row_count == len(batch):
+            return batch
+        return batch.take(self.rows(np.ones(len(self), np.bool_)))
 
     def rows(self, runs: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The rows of some runs."""
@@ -75,6 +101,39 @@ class Digest:
         owner, ordinal = seg.expand(stop - start)
         found: NDArray[np.int64] = start[owner] + ordinal
         return found
+
+    @property
+    def is_own_time(self) -> bool:
+        """No row is ahead of its receipt, or older than believed: but for flagged ones all are
+        judged at the devices' own times."""
+        return bool((self.ahead_ns <= 0).all() and (self.first_ns >= EARLIEST_BELIEVED_NS).all())
+
+    def uncut(self) -> Digest:
+        """The same, as one piece."""
+        return replace(self, finer=None)
+
+    def pieces(self) -> Iterator[tuple[Digest, int | None]]:
+        """(digest, the moment it ends before), piece by piece; the last ends with the rows: None.
+        Only of runs in order, and to be judged so only where all times are the rows' own: a row
+        judged at its receipt would come behind the timers of its time."""
+        assert self.is_in_order.all(), "times that run back cannot be cut"
+        if self.finer is None:
+            yield self, None
+            return
+        piece = self.cuts_ns.searchsorted(self.finer.first_ns, side="right")
+        for number in range(len(self.cuts_ns) + 1):
+            of_it = piece == number
+            if of_it.any():
+                end = self.cuts_ns[number : number + 1].tolist()
+                yield self.finer.only(of_it), end[0] if end else None
+
+    def only(self, runs: slice | NDArray[np.bool_], finer: Digest | None = None) -> Digest:
+        """Of some of the runs."""
+        columns = {name: getattr(self, name)[runs] for name in _COLUMNS}
+        return Digest(**columns, finer=finer, cuts_ns=self.cuts_ns)
+
+
+_COLUMNS = tuple(each.name for each in fields(Digest) if each.name not in {"finer", "cuts_ns"})
 
 
 def digest_of(batch: Batch) -> Digest | None:
@@ -87,20 +146,83 @@ def digest_of(batch: Batch) -> Digest | None:
     if RUN_ROWS_MIN * len(start) > size:
         return None
     stop = np.append(start[1:], size)
-    first_ns, last_ns = batch.source_time_ns[start], batch.source_time_ns[stop - 1]
+    if size < PIECES * PIECE_ROWS_MIN * len(start):
+        return _digest(batch, start, stop)
+    time_ns = batch.source_time_ns
+    first_ns, last_ns = int(time_ns[start].min()), int(time_ns[stop - 1].max())
+    cuts_ns = first_ns + (last_ns - first_ns) // PIECES * np.arange(1, PIECES)
+    begins = [start, *(_first_at(time_ns, start, stop, int(at_ns)) for at_ns in cuts_ns)]
+    fine = np.unique(np.concatenate(begins))
+    fine = fine[fine < size]
+    return _joined(_digest(batch, fine, np.append(fine[1:], size)), start, stop, cuts_ns)
+
+
+def _first_at(
+    time_ns: NDArray[np.int64], start: NDArray[np.int64], stop: NDArray[np.int64], at_ns: int
+) -> NDArray[np.int64]:
+    """Of each run in order the first row at or after a moment; its end where there is none. Of one
+    that is not in order, some row of it."""
+    low, high = start.copy(), stop.copy()
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        is_before = open_ & (time_ns[np.minimum(middle, len(time_ns) - 1)] < at_ns)
+        low = np.where(is_before, middle + 1, low)
+        high = np.where(open_ & ~is_before, middle, high)
+    return low
+
+
+def _joined(
+    fine: Digest, start: NDArray[np.int64], stop: NDArray[np.int64], cuts_ns: NDArray[np.int64]
+) -> Digest:
+    """What the pieces say of whole runs."""
+    head = fine.start.searchsorted(start)
+    last = np.append(head[1:], len(fine)) - 1
+    between_ns = np.zeros(len(fine), np.int64)  # from the piece before, of the same run
+    between_ns[1:] = fine.first_ns[1:] - fine.last_ns[:-1]
+    back_ns = np.zeros(len(fine), np.int64)
+    back_ns[1:] = fine.first_received_ns[1:] - fine.last_received_ns[:-1]
+    back_ns[head] = 0
+    between_ns[head] = 0
+    is_plain, is_in_order = fine.is_plain & (between_ns > 0), fine.is_in_order & (between_ns >= 0)
+    is_plain[head] = fine.is_plain[head]
+    is_in_order &= back_ns >= 0
+    return Digest(
+        start=start,
+        stop=stop,
+        point=fine.point[head],
+        least=np.minimum.reduceat(fine.least, head),
+        most=np.maximum.reduceat(fine.most, head),
+        first_ns=fine.first_ns[head],
+        last_ns=fine.last_ns[last],
+        first_received_ns=fine.first_received_ns[head],
+        last_received_ns=fine.last_received_ns[last],
+        step_ns=np.maximum.reduceat(np.maximum(fine.step_ns, between_ns), head),
+        lag_ns=np.maximum.reduceat(fine.lag_ns, head),
+        ahead_ns=np.maximum.reduceat(fine.ahead_ns, head),
+        is_plain=np.logical_and.reduceat(is_plain, head),
+        is_in_order=np.logical_and.reduceat(is_in_order, head),
+        finer=fine,
+        cuts_ns=cuts_ns,
+    )
+
+
+def _digest(batch: Batch, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Digest:
+    time_ns, received_ns = batch.source_time_ns, batch.received_time_ns
     blocks = [_figures(batch, start[runs], stop[runs]) for runs in _blocks(stop)]
     columns: tuple[NDArray[Any], ...] = tuple(map(np.concatenate, zip(*blocks, strict=True)))
     least, most, quality, step_ns, least_step_ns, back_ns, lag_ns, ahead_ns = columns
     is_plain = (quality < UNCERTAIN) & ~np.isnan(least)
-    is_plain &= (least_step_ns > 0) & (first_ns >= EARLIEST_BELIEVED_NS)
+    is_plain &= (least_step_ns > 0) & (time_ns[start] >= EARLIEST_BELIEVED_NS)
     return Digest(
         start=start,
         stop=stop,
-        point=point[start].astype(np.int64),
+        point=batch.point_index[start].astype(np.int64),
         least=least,
         most=most,
-        first_ns=first_ns,
-        last_ns=last_ns,
+        first_ns=time_ns[start],
+        last_ns=time_ns[stop - 1],
+        first_received_ns=received_ns[start],
+        last_received_ns=received_ns[stop - 1],
         step_ns=step_ns,
         lag_ns=lag_ns,
         ahead_ns=ahead_ns,

@@ -241,11 +241,12 @@ class RuleSet:
     # ------------------------------------------------------------------ judging
 
     def evaluate(self, batch: Batch, now_ns: int, digest: Digest | None = None) -> Evaluation:
-        """Judge a batch; an empty one is a tick. With a digest of the batch most of history need
-        not be looked at; it changes nothing else."""
-        quiet = self._quiet(batch, digest)
-        if quiet is not None:
-            batch = quiet.rest
+        """Judge a batch; an empty one is a tick. With a digest of it, or of some of its rows, which
+        are then those that are judged, most of history need not be looked at."""
+        quiet = None
+        if digest is not None:
+            quiet = self._quiet(batch, digest)
+            batch = digest.taken(batch) if quiet is None else quiet.rest
         known, ignored, seen = self._known(batch)
         time_ns, clock_count = self._effective(known)
         known_to_ns = now_ns - self.lateness_ns
@@ -281,10 +282,10 @@ class RuleSet:
             released_count=released,
         )
 
-    def _quiet(self, batch: Batch, digest: Digest | None) -> _Quiet | None:
+    def _quiet(self, batch: Batch, digest: Digest) -> _Quiet | None:
         """What none of the rules minds, and the rest of the rows; None: there is no such thing, or
         not enough of it to be worth the cut."""
-        if digest is None or self.lateness_ns or len(self._held):
+        if self.lateness_ns or len(self._held):
             return None
         point = digest.point
         if int(point.min()) < 0 or int(point.max()) >= len(self._asked):
@@ -302,9 +303,9 @@ class RuleSet:
         if len(np.unique(point)) < len(point):
             return None
         rest = digest.rows(~is_quiet)
-        if 2 * len(rest) > len(batch):
+        count = digest.row_count - len(rest)
+        if count < len(rest):
             return None
-        count = len(batch) - len(rest)
         return _Quiet(batch.take(rest), point[is_quiet], digest.last_ns[is_quiet], count)
 
     def _judge_late(self, batch: Batch, time_ns: NDArray[np.int64]) -> _History:

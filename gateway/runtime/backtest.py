@@ -43,6 +43,7 @@ from gateway.runtime.replay import Progress
 from gateway.runtime.rerun import (
     Judging,
     LateFilter,
+    Step,
     derived_mask,
     open_points,
     open_scan,
@@ -304,20 +305,22 @@ def _judge(
     is_first = True
     clock = time.perf_counter()
     for step in steps(batches, lateness_ns, late):
-        batch, digest = step.batch, step.digest
+        batch = step.batch
         if any_derived and len(batch):
             is_input = ~derived[batch.point_index]
             if not is_input.all():
-                batch, digest = batch.take(is_input), None
+                batch = batch.take(is_input)
+                step = Step(batch, step.known_ns)
         spent["reading"] += time.perf_counter() - clock
         if is_first and len(batch):
             is_first = False
             for judging in judgings.values():
                 judging.begin(int(batch.source_time_ns.min()))
-        for name, judging in judgings.items():
-            clock = time.perf_counter()
-            result.raised[name].take(judging.judge(batch, step.known_ns, digest))
-            spent[f"judging_{name}"] += time.perf_counter() - clock
+        for known_ns, digest in step.pieces():
+            for name, judging in judgings.items():
+                clock = time.perf_counter()
+                result.raised[name].take(judging.judge(batch, known_ns, digest))
+                spent[f"judging_{name}"] += time.perf_counter() - clock
         result.rows += len(batch)
         share = (step.known_ns - options.from_ns) / whole_ns
         progress.show(share, sum(len(each.events) for each in result.raised.values()))

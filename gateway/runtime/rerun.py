@@ -178,7 +178,15 @@ class Step:
 
     batch: Batch
     known_ns: int
-    digest: Digest | None = None  # of the batch
+    digest: Digest | None = None  # of the batch; there is one only if nothing came late
+
+    def pieces(self) -> Iterator[tuple[int, Digest | None]]:
+        """(up to when everything is known, of which rows): the step by pieces of time."""
+        if self.digest is None:
+            yield self.known_ns, None
+            return
+        for digest, end_ns in self.digest.pieces():
+            yield self.known_ns if end_ns is None else min(end_ns - 1, self.known_ns), digest
 
 
 def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Iterator[Step]:
@@ -187,22 +195,25 @@ def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Itera
     allowed_ns = lateness_ns or LAG_NORMAL_NS
     for batch in batches:
         digest = digest_of(batch)
-        slack_ns = allowed_ns - _lag_max_ns(batch, digest)
+        is_flagged = bool((batch.quality == Quality.UNCERTAIN_CLOCK).any())
+        if digest is not None and (is_flagged or not digest.is_own_time):
+            digest = digest.uncut()
+        slack_ns = allowed_ns - _lag_max_ns(batch, digest, is_flagged=is_flagged)
         is_prompt = slack_ns >= 0
         behind_ns = allowed_ns - lateness_ns if is_prompt else 0
         parts = _runs(batch, digest, slack_ns) if is_prompt else _by_second(batch)
         for part, of_part in parts:
             known_ns = int(part.received_time_ns.max()) - behind_ns
-            if lateness_ns or late.is_in_order(of_part):
+            if not lateness_ns and late.is_in_order(of_part):
                 yield Step(part, known_ns, of_part)
                 continue
-            for rows in late.split(part):
+            for rows in [part] if lateness_ns else late.split(part):
                 yield Step(rows, known_ns)
 
 
-def _lag_max_ns(batch: Batch, digest: Digest | None) -> int:
-    """The longest time between measurement and receipt."""
-    if (batch.quality == Quality.UNCERTAIN_CLOCK).any():
+def _lag_max_ns(batch: Batch, digest: Digest | None, *, is_flagged: bool) -> int:
+    """The longest time between measurement and receipt. `is_flagged`: a clock was wrong."""
+    if is_flagged:
         return int((batch.received_time_ns - effective_time_ns(batch)).max())
     if digest is not None:
         return int(digest.lag_ns.max())

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alarm_rules import digest as digest_module
-from alarm_rules.digest import digest_of
+from alarm_rules.digest import Digest, digest_of
 from alarm_rules.kinds import calculation, limit, offline
 from alarm_rules.ruleset import RuleSet
 from gateway.model.batch import Batch
+from gateway.model.condition import Conditions
 from gateway.model.point import Device, Point, PointTable
 from gateway.model.quality import EARLIEST_BELIEVED_NS, Quality
 from gateway.model.rule import GroupBy, Rule, Selector
@@ -105,6 +106,12 @@ def batch_of(columns: Columns) -> Batch:
     )  # fmt: skip
 
 
+def table_of(conditions: Conditions) -> list[tuple[str, ...]]:
+    names = ("time_ns", "instance", "level", "began_ns", "value", "limit", "quality", "late")
+    columns = [getattr(conditions, name).tolist() for name in names]
+    return [tuple(map(str, row)) for row in zip(*columns, strict=True)]
+
+
 class Both:
     """The same told to two rule sets, one of them with digests."""
 
@@ -151,6 +158,27 @@ class Both:
             expected.conditions.time_ns.tolist(),
             strict=True,
         )
+
+    def tell_in_pieces(self, columns: Columns, now_ns: int) -> int:
+        """As a back-test does where it may; returns how many pieces it were."""
+        batch = batch_of(columns)
+        digest = digest_of(batch)
+        expected = self.looking.evaluate(batch, now_ns)
+        parts: list[tuple[int, Digest | None]] = [(now_ns, None)]
+        is_flagged = bool((batch.quality == Quality.UNCERTAIN_CLOCK).any())
+        if digest is not None and digest.is_own_time and digest.is_in_order.all():
+            digest = digest.uncut() if is_flagged else digest
+            parts = [
+                (now_ns if end is None else min(end - 1, now_ns), d) for d, end in digest.pieces()
+            ]
+        found = [self.skipping.evaluate(batch, known_ns, part) for known_ns, part in parts]
+        for name in ("judged_count", "late_count", "history_count", "ignored_count"):
+            assert sum(getattr(each, name) for each in found) == getattr(expected, name), name
+        told = [row for each in found for row in table_of(each.conditions)]
+        assert sorted(told) == sorted(table_of(expected.conditions))
+        self.judged += expected.judged_count
+        self.events += told
+        return len(parts)
 
     def check_end(self) -> None:
         """What stands and what is remembered is the same, and so is what a silence then gives."""
@@ -482,6 +510,41 @@ def test_random_histories_give_the_same_with_and_without_digests(
     both.check_end()
 
 
+@pytest.mark.slow
+@given(histories())
+@settings(max_examples=60, deadline=None)
+def test_random_histories_give_the_same_in_pieces_of_time(
+    history: tuple[int, list[tuple[float, float]]],
+) -> None:
+    seed, batches = history
+    rng = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest_module, "PIECE_ROWS_MIN", 4)
+        both = Both()
+        assert both.tell_in_pieces(calm(0), T0 + SPAN_NS) > 1
+        for number, (share, behind_s) in enumerate(batches, 1):
+            now_ns = T0 + (number + 1) * SPAN_NS - int(abs(behind_s)) * NS
+            both.tell_in_pieces(disturbed(rng, number, share), now_ns)
+        both.tell_in_pieces(calm(len(batches) + 1), T0 + (len(batches) + 2) * SPAN_NS)
+
+
+def test_a_wrong_clock_is_seen_before_the_timers_of_its_time() -> None:
+    """Its rows are judged at receipt: in a piece of their own times they would come behind."""
+    columns = calm(1)
+    ahead(0, 3600 * NS)(columns)
+    digest = digest_of(batch_of(columns))
+    assert digest is not None
+    assert not digest.is_own_time
+    columns = calm(1)
+    columns["source_time_ns"][:2] -= T0
+    digest = digest_of(batch_of(columns))
+    assert digest is not None
+    assert not digest.is_own_time
+    digest = digest_of(batch_of(calm(1)))
+    assert digest is not None
+    assert digest.is_own_time
+
+
 def test_the_random_histories_skip_and_raise() -> None:
     """Else the law above says nothing."""
     rng = np.random.default_rng(7)
@@ -496,11 +559,13 @@ def test_the_random_histories_skip_and_raise() -> None:
 # ---------------------------------------------------------------------- the digest itself
 
 
+@pytest.mark.parametrize("piece_rows", [1, 10, 1 << 16])
 @pytest.mark.parametrize("block_rows", [1, 64, 1 << 16])
 @pytest.mark.parametrize("seed", range(12))
 def test_a_digest_says_of_each_run_what_its_rows_say(
-    seed: int, block_rows: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, block_rows: int, piece_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(digest_module, "PIECE_ROWS_MIN", piece_rows)
     monkeypatch.setattr(digest_module, "BLOCK_ROWS", block_rows)
     monkeypatch.setattr(digest_module, "RUN_ROWS_MIN", 2)
     rng = np.random.default_rng(seed)
@@ -527,12 +592,45 @@ def test_a_digest_says_of_each_run_what_its_rows_say(
         assert found.is_in_order[run] == (
             all(step >= 0 for step in steps) and bool((np.diff(received_ns) >= 0).all())
         )
+        of_times = (found.first_received_ns[run], found.last_received_ns[run])
+        assert of_times == (received_ns[0], received_ns[-1])
         if is_plain:
             assert (found.least[run], found.most[run]) == (value.min(), value.max())
             assert (found.first_ns[run], found.last_ns[run]) == (time_ns[0], time_ns[-1])
+    if found.finer is not None and found.is_in_order.all():
+        pieces = list(found.pieces())
+        assert sum(each.row_count for each, _ in pieces) == len(batch)
+        begin_ns = -(1 << 62)
+        for each, end_ns in pieces:
+            time_ns = each.taken(batch).source_time_ns
+            assert time_ns.min() >= begin_ns
+            begin_ns = 1 << 62 if end_ns is None else end_ns
+            assert time_ns.max() < begin_ns
+    half = slice(len(found) // 2, None)
+    part, rows = found.part(half), slice(int(found.start[half][0]), None)
+    again = digest_of(batch.take(rows))
+    assert again is not None
+    for name in ("start", "stop", "point", "is_plain", "is_in_order", "step_ns", "lag_ns"):
+        assert getattr(part, name).tolist() == getattr(again, name).tolist(), name
+    if part.finer is not None:
+        assert part.finer.start.min() == 0
+        assert part.finer.row_count == part.row_count
     chosen = rng.random(len(found)) < 0.5
     owner = np.repeat(np.arange(len(found)), found.stop - found.start)
     assert found.rows(chosen).tolist() == np.flatnonzero(chosen[owner]).tolist()
+
+
+def test_a_row_received_before_the_one_before_it_is_seen_wherever_runs_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(digest_module, "PIECE_ROWS_MIN", 4)
+    for row in range(1, ROWS):
+        columns = calm(0)
+        columns["received_time_ns"][row:ROWS] -= STEP_NS + 1
+        found = digest_of(batch_of(columns))
+        assert found is not None
+        assert found.finer is not None
+        assert found.is_in_order.tolist() == [False] + [True] * (POINTS - 1), row
 
 
 def test_rows_in_order_of_arrival_have_no_digest() -> None:

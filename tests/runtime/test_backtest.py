@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gateway.cli import main
 from gateway.model.batch import Batch
 from gateway.model.errors import ConfigError
+from gateway.model.quality import Quality
 from gateway.runtime import year_live
 from gateway.runtime.backtest import BacktestOptions, Episode, backtest, matched, other_site, report
 from gateway.runtime.checking import load_site
@@ -377,3 +378,39 @@ def test_the_recorded_year_is_the_same_day_by_day(tmp_path) -> None:
     assert year.day(1) == Year(points=3, days=9, seed=7).day(1)
     assert year.day(1) != year.day(0)
     assert as_csv([]) == "point,time,value,quality\n\n"
+
+
+# ---------------------------------------------------------------------- pieces of time
+
+
+def long_runs(*, ahead: int = 0, flagged: bool = False) -> Batch:
+    """Three points, one sample a minute, each for ten hours, as a store hands them out."""
+    point = np.repeat(np.arange(3), 600)
+    time_ns = T0 + np.tile(np.arange(600) * 60 * S, 3) + point * 7 * S
+    quality = np.zeros(len(point), np.uint8)
+    quality[700] = int(Quality.UNCERTAIN_CLOCK) if flagged else 0
+    received_ns = time_ns + S
+    received_ns[5] -= ahead
+    return Batch.of(
+        point, np.full(len(point), 0.5), time_ns, received_time_ns=received_ns, quality=quality
+    )
+
+
+def test_a_step_is_judged_in_pieces_none_of_which_is_known_beyond_what_follows() -> None:
+    batch = long_runs()
+    (step,) = steps(iter([batch]), 0, LateFilter(3))
+    parts = list(step.pieces())
+    assert len(parts) == 3
+    times = [digest.taken(batch).source_time_ns for _, digest in parts]
+    assert sum(map(len, times)) == len(batch)
+    for (known_ns, _), after in zip(parts, times[1:], strict=False):
+        assert after.min() > known_ns
+    assert parts[-1][0] == step.known_ns
+    assert [known_ns for known_ns, _ in parts] == sorted(known_ns for known_ns, _ in parts)
+
+
+@pytest.mark.parametrize("wrong", [{"ahead": 2 * S}, {"flagged": True}])
+def test_a_step_with_a_wrong_clock_is_judged_whole(wrong) -> None:
+    """What is judged at its receipt belongs to no piece of the devices' times."""
+    (step,) = steps(iter([long_runs(**wrong)]), 0, LateFilter(3))
+    assert [known_ns for known_ns, _ in step.pieces()] == [step.known_ns]
