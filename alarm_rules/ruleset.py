@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 
 from alarm_rules import state as st
 from alarm_rules.backlog import Backlog
-from alarm_rules.digest import Digest
 from alarm_rules.gaps import SHORTEST_NS, Gaps
 from alarm_rules.lane import Bounds, Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
 from alarm_rules.matching import Matching, compile_rules, uncollected
+from alarm_rules.outline import Outline
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
 from alarm_rules.turns import chained
@@ -240,13 +240,13 @@ class RuleSet:
 
     # ------------------------------------------------------------------ judging
 
-    def evaluate(self, batch: Batch, now_ns: int, digest: Digest | None = None) -> Evaluation:
-        """Judge a batch; an empty one is a tick. With a digest of it, or of some of its rows, which
-        are then those that are judged, most of history need not be looked at."""
+    def evaluate(self, batch: Batch, now_ns: int, outline: Outline | None = None) -> Evaluation:
+        """Judge a batch; an empty one is a tick. With an outline of it, or of some of its rows
+        (then those are judged), most of history need not be looked at."""
         quiet = None
-        if digest is not None:
-            quiet = self._quiet(batch, digest)
-            batch = digest.taken(batch) if quiet is None else quiet.rest
+        if outline is not None:
+            quiet = self._quiet(batch, outline)
+            batch = outline.taken(batch) if quiet is None else quiet.rest
         known, ignored, seen = self._known(batch)
         time_ns, clock_count = self._effective(known)
         known_to_ns = now_ns - self.lateness_ns
@@ -282,31 +282,31 @@ class RuleSet:
             released_count=released,
         )
 
-    def _quiet(self, batch: Batch, digest: Digest) -> _Quiet | None:
+    def _quiet(self, batch: Batch, outline: Outline) -> _Quiet | None:
         """What none of the rules minds, and the rest of the rows; None: there is no such thing, or
         not enough of it to be worth the cut."""
         if self.lateness_ns or len(self._held):
             return None
-        point = digest.point
+        point = outline.point
         if int(point.min()) < 0 or int(point.max()) >= len(self._asked):
             return None
         heard_ns, usable_ns = self._now.heard_ns[point], self._now.usable_ns[point]
-        is_plain = digest.is_plain & (digest.first_ns > heard_ns)
-        is_plain &= (digest.ahead_ns <= self._tolerance_ns) & self._asked[point]
+        is_plain = outline.is_plain & (outline.first_ns > heard_ns)
+        is_plain &= (outline.ahead_ns <= self._tolerance_ns) & self._asked[point]
         is_plain &= ~self._derived[point]
-        unheard_ns = np.maximum(digest.step_ns, digest.first_ns - heard_ns)
+        unheard_ns = np.maximum(outline.step_ns, outline.first_ns - heard_ns)
         is_plain &= ~self._gaps.ends_one(point, unheard_ns)
-        unusable_ns = np.maximum(digest.step_ns, digest.first_ns - usable_ns)
+        unusable_ns = np.maximum(outline.step_ns, outline.first_ns - usable_ns)
         is_quiet = self._now.quiet(
-            Runs(point, is_plain, digest.least, digest.most, unheard_ns, unusable_ns)
+            Runs(point, is_plain, outline.least, outline.most, unheard_ns, unusable_ns)
         )
         if len(np.unique(point)) < len(point):
             return None
-        rest = digest.rows(~is_quiet)
-        count = digest.row_count - len(rest)
+        rest = outline.rows(~is_quiet)
+        count = outline.row_count - len(rest)
         if count < len(rest):
             return None
-        return _Quiet(batch.take(rest), point[is_quiet], digest.last_ns[is_quiet], count)
+        return _Quiet(batch.take(rest), point[is_quiet], outline.last_ns[is_quiet], count)
 
     def _judge_late(self, batch: Batch, time_ns: NDArray[np.int64]) -> _History:
         """What fills a hole is a piece of history, judged by itself."""

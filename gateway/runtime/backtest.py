@@ -316,10 +316,10 @@ def _judge(
             is_first = False
             for judging in judgings.values():
                 judging.begin(int(batch.source_time_ns.min()))
-        for known_ns, digest in step.pieces():
+        for known_ns, outline in step.pieces():
             for name, judging in judgings.items():
                 clock = time.perf_counter()
-                result.raised[name].take(judging.judge(batch, known_ns, digest))
+                result.raised[name].take(judging.judge(batch, known_ns, outline))
                 spent[f"judging_{name}"] += time.perf_counter() - clock
         result.rows += len(batch)
         share = (step.known_ns - options.from_ns) / whole_ns

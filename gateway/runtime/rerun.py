@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alarm_rules.digest import Digest, digest_of
+from alarm_rules.outline import Outline, outline_of
 from alarm_rules.ruleset import RuleSet
 from gateway.alarms.book import AlarmBook
 from gateway.alarms.relations import above_in
@@ -178,15 +178,15 @@ class Step:
 
     batch: Batch
     known_ns: int
-    digest: Digest | None = None  # of the batch; there is one only if nothing came late
+    outline: Outline | None = None  # of the batch; there is one only if nothing came late
 
-    def pieces(self) -> Iterator[tuple[int, Digest | None]]:
+    def pieces(self) -> Iterator[tuple[int, Outline | None]]:
         """(up to when everything is known, of which rows): the step by pieces of time."""
-        if self.digest is None:
+        if self.outline is None:
             yield self.known_ns, None
             return
-        for digest, end_ns in self.digest.pieces():
-            yield self.known_ns if end_ns is None else min(end_ns - 1, self.known_ns), digest
+        for outline, end_ns in self.outline.pieces():
+            yield self.known_ns if end_ns is None else min(end_ns - 1, self.known_ns), outline
 
 
 def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Iterator[Step]:
@@ -194,14 +194,14 @@ def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Itera
     second by second."""
     allowed_ns = lateness_ns or LAG_NORMAL_NS
     for batch in batches:
-        digest = digest_of(batch)
+        outline = outline_of(batch)
         is_flagged = bool((batch.quality == Quality.UNCERTAIN_CLOCK).any())
-        if digest is not None and (is_flagged or not digest.is_own_time):
-            digest = digest.uncut()
-        slack_ns = allowed_ns - _lag_max_ns(batch, digest, is_flagged=is_flagged)
+        if outline is not None and (is_flagged or not outline.is_own_time):
+            outline = outline.uncut()
+        slack_ns = allowed_ns - _lag_max_ns(batch, outline, is_flagged=is_flagged)
         is_prompt = slack_ns >= 0
         behind_ns = allowed_ns - lateness_ns if is_prompt else 0
-        parts = _runs(batch, digest, slack_ns) if is_prompt else _by_second(batch)
+        parts = _runs(batch, outline, slack_ns) if is_prompt else _by_second(batch)
         for part, of_part in parts:
             known_ns = int(part.received_time_ns.max()) - behind_ns
             if not lateness_ns and late.is_in_order(of_part):
@@ -211,12 +211,12 @@ def steps(batches: Iterator[Batch], lateness_ns: int, late: LateFilter) -> Itera
                 yield Step(rows, known_ns)
 
 
-def _lag_max_ns(batch: Batch, digest: Digest | None, *, is_flagged: bool) -> int:
+def _lag_max_ns(batch: Batch, outline: Outline | None, *, is_flagged: bool) -> int:
     """The longest time between measurement and receipt. `is_flagged`: a clock was wrong."""
     if is_flagged:
         return int((batch.received_time_ns - effective_time_ns(batch)).max())
-    if digest is not None:
-        return int(digest.lag_ns.max())
+    if outline is not None:
+        return int(outline.lag_ns.max())
     received, source = batch.received_time_ns, batch.source_time_ns
     return max(
         int((received[at : at + BLOCK_ROWS] - source[at : at + BLOCK_ROWS]).max())
@@ -224,29 +224,29 @@ def _lag_max_ns(batch: Batch, digest: Digest | None, *, is_flagged: bool) -> int
     )
 
 
-_Part = tuple[Batch, Digest | None]
+_Part = tuple[Batch, Outline | None]
 
 
-def _runs(batch: Batch, digest: Digest | None, slack_ns: int) -> Iterator[_Part]:
+def _runs(batch: Batch, outline: Outline | None, slack_ns: int) -> Iterator[_Part]:
     """What a store settled together: every point's rows in order of time, all of one run received
     before those of the next, give or take what the clock stays behind anyway. A batch that is not
     made of such runs stays whole."""
-    point = batch.point_index if digest is None else digest.point
+    point = batch.point_index if outline is None else outline.point
     edges = np.flatnonzero(point[1:] < point[:-1]) + 1
     if not 0 < len(edges) <= RUNS_MAX or len(batch) < RUN_ROWS_MIN * len(edges):
-        yield batch, digest
+        yield batch, outline
         return
     spans = list(pairwise([0, *edges.tolist(), len(point)]))
     parts: list[_Part] = []
     for first, end in spans:
-        if digest is None:
+        if outline is None:
             parts.append((batch.take(slice(first, end)), None))
         else:
-            rows = slice(int(digest.start[first]), int(digest.stop[end - 1]))
-            parts.append((batch.take(rows), digest.part(slice(first, end))))
+            rows = slice(int(outline.start[first]), int(outline.stop[end - 1]))
+            parts.append((batch.take(rows), outline.part(slice(first, end))))
     ends = [(int(p.received_time_ns.min()), int(p.received_time_ns.max())) for p, _ in parts]
     is_ordered = all(before[1] - after[0] <= slack_ns for before, after in pairwise(ends))
-    yield from parts if is_ordered else [(batch, digest)]
+    yield from parts if is_ordered else [(batch, outline)]
 
 
 def _by_second(batch: Batch) -> Iterator[_Part]:
@@ -268,14 +268,14 @@ class LateFilter:
         self._newest = np.full(point_count, -(1 << 62), np.int64)
         self.late_count = 0
 
-    def is_in_order(self, digest: Digest | None) -> bool:
-        """Whether a digest shows that nothing overtook anything; then the newest are noted."""
-        if digest is None or not digest.is_in_order.all():
+    def is_in_order(self, outline: Outline | None) -> bool:
+        """Whether an outline shows that nothing overtook anything; then the newest are noted."""
+        if outline is None or not outline.is_in_order.all():
             return False
-        point = digest.point
-        if (point[1:] <= point[:-1]).any() or (digest.first_ns < self._newest[point]).any():
+        point = outline.point
+        if (point[1:] <= point[:-1]).any() or (outline.first_ns < self._newest[point]).any():
             return False
-        self._newest[point] = digest.last_ns
+        self._newest[point] = outline.last_ns
         return True
 
     def split(self, batch: Batch) -> list[Batch]:
@@ -394,10 +394,12 @@ class Judging:
         """What was never heard counts from here on, as from the start of a gateway."""
         self.rules.evaluate(Batch.empty(), at_ns)
 
-    def judge(self, batch: Batch, known_ns: int, digest: Digest | None = None) -> list[AlarmEvent]:
+    def judge(
+        self, batch: Batch, known_ns: int, outline: Outline | None = None
+    ) -> list[AlarmEvent]:
         """Every event the rows and the clock up to `known_ns` make, in order; each recorded when
         it happened, since nobody was waiting for it."""
-        result = self.rules.evaluate(batch, known_ns, digest)
+        result = self.rules.evaluate(batch, known_ns, outline)
         events: list[AlarmEvent] = []
         for at_ns, part in by_time(result.conditions):
             events += self.book.tick(at_ns)

@@ -401,7 +401,7 @@ def test_a_step_is_judged_in_pieces_none_of_which_is_known_beyond_what_follows()
     (step,) = steps(iter([batch]), 0, LateFilter(3))
     parts = list(step.pieces())
     assert len(parts) == 3
-    times = [digest.taken(batch).source_time_ns for _, digest in parts]
+    times = [outline.taken(batch).source_time_ns for _, outline in parts]
     assert sum(map(len, times)) == len(batch)
     for (known_ns, _), after in zip(parts, times[1:], strict=False):
         assert after.min() > known_ns

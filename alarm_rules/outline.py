@@ -1,14 +1,14 @@
 """What is known of many rows together, so that most of them need never be looked at.
 
-    rows    p0 p0 p0 p0 │ p1 p1 p1 │ p2 p2 p2 p2          runs of one point, in order of time
-    digest   0.3 … 0.5  │ 0.4 … 1.2│ 0.3 … 0.4            least, most, longest silence, bad or not
-    judged      -       │  · ▲  ▲  │    -                 only the runs that may say something
+    rows      p0 p0 p0 p0 │ p1 p1 p1 │ p2 p2 p2 p2        runs of one point, in order of time
+    outline    0.3 … 0.5  │ 0.4 … 1.2│  0.3 … 0.4         least, most, longest silence, bad or not
+    judged        -       │  ·  ▲  ▲ │      -             only the runs that may say something
 
-History comes out of a store as such runs, a day of a point at a time. Made once, a digest serves
+History comes out of a store as such runs, a day of a point at a time. Made once, an outline serves
 every rule set that judges the rows. A run is **plain** when each of its rows is good, a number, and
-later than the row before; a plain run whose bounds no rule minds can change
-nothing but when its point was last heard. That is decided by the kinds (`quiet`, in
-gateway/contract/rule_kind.py) against what stands at that moment, and costs one look a run.
+later than the row before; a plain run whose bounds no rule minds can change nothing but when its
+point was last heard. That is decided by the kinds (`quiet`, in gateway/contract/rule_kind.py)
+against what stands at that moment, and costs one look a run.
 
 **In pieces of time.** A day in which something happens for half an hour is not quiet; two thirds of
 it are. Long runs are therefore cut at a few moments, the same for all points, and judged piece by
@@ -34,7 +34,7 @@ from gateway.model.batch import Batch
 from gateway.model.quality import EARLIEST_BELIEVED_NS, UNCERTAIN
 
 RUN_ROWS_MIN = 32
-"""Rows a run has on average, at least: a digest of shorter ones costs what it spares
+"""Rows a run has on average, at least: an outline of shorter ones costs what it spares
 (engineering)."""
 PIECES = 3
 PIECE_ROWS_MIN = 128
@@ -45,7 +45,7 @@ BLOCK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Digest:
+class Outline:
     """Figures of each run of a batch, by column. Times are the devices' own.
 
     start, stop: its rows. step_ns: the longest time from one row to the next, 0 for a single row.
@@ -68,7 +68,7 @@ class Digest:
     ahead_ns: NDArray[np.int64]
     is_plain: NDArray[np.bool_]
     is_in_order: NDArray[np.bool_]
-    finer: Digest | None = None  # of the same rows, each run cut at `cuts_ns`
+    finer: Outline | None = None  # of the same rows, each run cut at `cuts_ns`
     cuts_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Digest:
     def row_count(self) -> int:
         return int((self.stop - self.start).sum())
 
-    def part(self, runs: slice) -> Digest:
+    def part(self, runs: slice) -> Outline:
         """Of a piece of the batch that begins with the first of these runs."""
         finer = None
         if self.finer is not None:
@@ -108,12 +108,12 @@ class Digest:
         judged at the devices' own times."""
         return bool((self.ahead_ns <= 0).all() and (self.first_ns >= EARLIEST_BELIEVED_NS).all())
 
-    def uncut(self) -> Digest:
+    def uncut(self) -> Outline:
         """The same, as one piece."""
         return replace(self, finer=None)
 
-    def pieces(self) -> Iterator[tuple[Digest, int | None]]:
-        """(digest, the moment it ends before), piece by piece; the last ends with the rows: None.
+    def pieces(self) -> Iterator[tuple[Outline, int | None]]:
+        """(outline, the moment it ends before), piece by piece; the last ends with the rows: None.
         Only of runs in order, and to be judged so only where all times are the rows' own: a row
         judged at its receipt would come behind the timers of its time."""
         assert self.is_in_order.all(), "times that run back cannot be cut"
@@ -127,16 +127,16 @@ class Digest:
                 end = self.cuts_ns[number : number + 1].tolist()
                 yield self.finer.only(of_it), end[0] if end else None
 
-    def only(self, runs: slice | NDArray[np.bool_], finer: Digest | None = None) -> Digest:
+    def only(self, runs: slice | NDArray[np.bool_], finer: Outline | None = None) -> Outline:
         """Of some of the runs."""
         columns = {name: getattr(self, name)[runs] for name in _COLUMNS}
-        return Digest(**columns, finer=finer, cuts_ns=self.cuts_ns)
+        return Outline(**columns, finer=finer, cuts_ns=self.cuts_ns)
 
 
-_COLUMNS = tuple(each.name for each in fields(Digest) if each.name not in {"finer", "cuts_ns"})
+_COLUMNS = tuple(each.name for each in fields(Outline) if each.name not in {"finer", "cuts_ns"})
 
 
-def digest_of(batch: Batch) -> Digest | None:
+def outline_of(batch: Batch) -> Outline | None:
     """None where rows of one point do not stand together."""
     point = batch.point_index
     size = len(point)
@@ -147,14 +147,14 @@ def digest_of(batch: Batch) -> Digest | None:
         return None
     stop = np.append(start[1:], size)
     if size < PIECES * PIECE_ROWS_MIN * len(start):
-        return _digest(batch, start, stop)
+        return _outline(batch, start, stop)
     time_ns = batch.source_time_ns
     first_ns, last_ns = int(time_ns[start].min()), int(time_ns[stop - 1].max())
     cuts_ns = first_ns + (last_ns - first_ns) // PIECES * np.arange(1, PIECES)
     begins = [start, *(_first_at(time_ns, start, stop, int(at_ns)) for at_ns in cuts_ns)]
     fine = np.unique(np.concatenate(begins))
     fine = fine[fine < size]
-    return _joined(_digest(batch, fine, np.append(fine[1:], size)), start, stop, cuts_ns)
+    return _joined(_outline(batch, fine, np.append(fine[1:], size)), start, stop, cuts_ns)
 
 
 def _first_at(
@@ -172,8 +172,8 @@ def _first_at(
 
 
 def _joined(
-    fine: Digest, start: NDArray[np.int64], stop: NDArray[np.int64], cuts_ns: NDArray[np.int64]
-) -> Digest:
+    fine: Outline, start: NDArray[np.int64], stop: NDArray[np.int64], cuts_ns: NDArray[np.int64]
+) -> Outline:
     """What the pieces say of whole runs."""
     head = fine.start.searchsorted(start)
     last = np.append(head[1:], len(fine)) - 1
@@ -186,7 +186,7 @@ def _joined(
     is_plain, is_in_order = fine.is_plain & (between_ns > 0), fine.is_in_order & (between_ns >= 0)
     is_plain[head] = fine.is_plain[head]
     is_in_order &= back_ns >= 0
-    return Digest(
+    return Outline(
         start=start,
         stop=stop,
         point=fine.point[head],
@@ -206,14 +206,14 @@ def _joined(
     )
 
 
-def _digest(batch: Batch, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Digest:
+def _outline(batch: Batch, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Outline:
     time_ns, received_ns = batch.source_time_ns, batch.received_time_ns
     blocks = [_figures(batch, start[runs], stop[runs]) for runs in _blocks(stop)]
     columns: tuple[NDArray[Any], ...] = tuple(map(np.concatenate, zip(*blocks, strict=True)))
     least, most, quality, step_ns, least_step_ns, back_ns, lag_ns, ahead_ns = columns
     is_plain = (quality < UNCERTAIN) & ~np.isnan(least)
     is_plain &= (least_step_ns > 0) & (time_ns[start] >= EARLIEST_BELIEVED_NS)
-    return Digest(
+    return Outline(
         start=start,
         stop=stop,
         point=batch.point_index[start].astype(np.int64),

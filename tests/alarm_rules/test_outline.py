@@ -1,4 +1,4 @@
-"""History judged with a digest gives what it gives row by row: no skip hides an event."""
+"""History judged with an outline gives what it gives row by row: no skip hides an event."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alarm_rules import digest as digest_module
-from alarm_rules.digest import Digest, digest_of
+from alarm_rules import outline as outline_module
 from alarm_rules.kinds import calculation, limit, offline
+from alarm_rules.outline import Outline, outline_of
 from alarm_rules.ruleset import RuleSet
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions
@@ -26,7 +26,7 @@ NS = 1_000_000_000
 T0 = 1_700_000_000 * NS
 KINDS = {"limit": limit.KIND, "offline": offline.KIND, "calculation": calculation.KIND}
 POINTS = 16
-ROWS = 40  # of a point in a batch: enough for a digest
+ROWS = 40  # of a point in a batch: enough for an outline
 STEP_NS = 10 * NS
 SPAN_NS = ROWS * STEP_NS
 LEVELS = {"H": {"limit": 1.0, "reset": 0.8}, "HH": {"limit": 2.0, "reset": 1.0}, "L": -1.0}
@@ -113,7 +113,7 @@ def table_of(conditions: Conditions) -> list[tuple[str, ...]]:
 
 
 class Both:
-    """The same told to two rule sets, one of them with digests."""
+    """The same told to two rule sets, one of them with outlines."""
 
     def __init__(self, rules: Sequence[Rule] = RULES, **more: Any) -> None:
         self.skipped = self.judged = self.history = 0
@@ -126,8 +126,8 @@ class Both:
     def _counting(self, rules: RuleSet) -> RuleSet:
         real = rules._quiet
 
-        def counted(batch: Batch, digest: Any) -> Any:
-            found = real(batch, digest)
+        def counted(batch: Batch, outline: Any) -> Any:
+            found = real(batch, outline)
             self.skipped += 0 if found is None else found.row_count
             return found
 
@@ -136,8 +136,8 @@ class Both:
 
     def tell(self, columns: Columns, now_ns: int) -> None:
         batch = batch_of(columns)
-        digest = digest_of(batch)
-        found = self.skipping.evaluate(batch, now_ns, digest)
+        outline = outline_of(batch)
+        found = self.skipping.evaluate(batch, now_ns, outline)
         expected = self.looking.evaluate(batch, now_ns)
         for name in (
             *("judged_count", "late_count", "history_count", "ignored_count", "clock_count"),
@@ -162,14 +162,14 @@ class Both:
     def tell_in_pieces(self, columns: Columns, now_ns: int) -> int:
         """As a back-test does where it may; returns how many pieces it were."""
         batch = batch_of(columns)
-        digest = digest_of(batch)
+        outline = outline_of(batch)
         expected = self.looking.evaluate(batch, now_ns)
-        parts: list[tuple[int, Digest | None]] = [(now_ns, None)]
+        parts: list[tuple[int, Outline | None]] = [(now_ns, None)]
         is_flagged = bool((batch.quality == Quality.UNCERTAIN_CLOCK).any())
-        if digest is not None and digest.is_own_time and digest.is_in_order.all():
-            digest = digest.uncut() if is_flagged else digest
+        if outline is not None and outline.is_own_time and outline.is_in_order.all():
+            outline = outline.uncut() if is_flagged else outline
             parts = [
-                (now_ns if end is None else min(end - 1, now_ns), d) for d, end in digest.pieces()
+                (now_ns if end is None else min(end - 1, now_ns), d) for d, end in outline.pieces()
             ]
         found = [self.skipping.evaluate(batch, known_ns, part) for known_ns, part in parts]
         for name in ("judged_count", "late_count", "history_count", "ignored_count"):
@@ -496,7 +496,7 @@ def disturbed(rng: np.random.Generator, number: int, share: float) -> Columns:
 @pytest.mark.slow
 @given(histories())
 @settings(max_examples=60, deadline=None)
-def test_random_histories_give_the_same_with_and_without_digests(
+def test_random_histories_give_the_same_with_and_without_outlines(
     history: tuple[int, list[tuple[float, float]]],
 ) -> None:
     seed, batches = history
@@ -519,7 +519,7 @@ def test_random_histories_give_the_same_in_pieces_of_time(
     seed, batches = history
     rng = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digest_module, "PIECE_ROWS_MIN", 4)
+        patch.setattr(outline_module, "PIECE_ROWS_MIN", 4)
         both = Both()
         assert both.tell_in_pieces(calm(0), T0 + SPAN_NS) > 1
         for number, (share, behind_s) in enumerate(batches, 1):
@@ -532,17 +532,17 @@ def test_a_wrong_clock_is_seen_before_the_timers_of_its_time() -> None:
     """Its rows are judged at receipt: in a piece of their own times they would come behind."""
     columns = calm(1)
     ahead(0, 3600 * NS)(columns)
-    digest = digest_of(batch_of(columns))
-    assert digest is not None
-    assert not digest.is_own_time
+    outline = outline_of(batch_of(columns))
+    assert outline is not None
+    assert not outline.is_own_time
     columns = calm(1)
     columns["source_time_ns"][:2] -= T0
-    digest = digest_of(batch_of(columns))
-    assert digest is not None
-    assert not digest.is_own_time
-    digest = digest_of(batch_of(calm(1)))
-    assert digest is not None
-    assert digest.is_own_time
+    outline = outline_of(batch_of(columns))
+    assert outline is not None
+    assert not outline.is_own_time
+    outline = outline_of(batch_of(calm(1)))
+    assert outline is not None
+    assert outline.is_own_time
 
 
 def test_the_random_histories_skip_and_raise() -> None:
@@ -556,22 +556,22 @@ def test_the_random_histories_skip_and_raise() -> None:
     assert len(both.events) > 50
 
 
-# ---------------------------------------------------------------------- the digest itself
+# ---------------------------------------------------------------------- the outline itself
 
 
 @pytest.mark.parametrize("piece_rows", [1, 10, 1 << 16])
 @pytest.mark.parametrize("block_rows", [1, 64, 1 << 16])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_digest_says_of_each_run_what_its_rows_say(
+def test_a_outline_says_of_each_run_what_its_rows_say(
     seed: int, block_rows: int, piece_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digest_module, "PIECE_ROWS_MIN", piece_rows)
-    monkeypatch.setattr(digest_module, "BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(digest_module, "RUN_ROWS_MIN", 2)
+    monkeypatch.setattr(outline_module, "PIECE_ROWS_MIN", piece_rows)
+    monkeypatch.setattr(outline_module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(outline_module, "RUN_ROWS_MIN", 2)
     rng = np.random.default_rng(seed)
     columns = disturbed(rng, 1, 0.5)
     batch = batch_of(columns)
-    found = digest_of(batch)
+    found = outline_of(batch)
     assert found is not None
     point = batch.point_index
     edges = [0, *(np.flatnonzero(np.diff(point)) + 1).tolist(), len(point)]
@@ -608,7 +608,7 @@ def test_a_digest_says_of_each_run_what_its_rows_say(
             assert time_ns.max() < begin_ns
     half = slice(len(found) // 2, None)
     part, rows = found.part(half), slice(int(found.start[half][0]), None)
-    again = digest_of(batch.take(rows))
+    again = outline_of(batch.take(rows))
     assert again is not None
     for name in ("start", "stop", "point", "is_plain", "is_in_order", "step_ns", "lag_ns"):
         assert getattr(part, name).tolist() == getattr(again, name).tolist(), name
@@ -623,18 +623,18 @@ def test_a_digest_says_of_each_run_what_its_rows_say(
 def test_a_row_received_before_the_one_before_it_is_seen_wherever_runs_are_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(digest_module, "PIECE_ROWS_MIN", 4)
+    monkeypatch.setattr(outline_module, "PIECE_ROWS_MIN", 4)
     for row in range(1, ROWS):
         columns = calm(0)
         columns["received_time_ns"][row:ROWS] -= STEP_NS + 1
-        found = digest_of(batch_of(columns))
+        found = outline_of(batch_of(columns))
         assert found is not None
         assert found.finer is not None
         assert found.is_in_order.tolist() == [False] + [True] * (POINTS - 1), row
 
 
-def test_rows_in_order_of_arrival_have_no_digest() -> None:
+def test_rows_in_order_of_arrival_have_no_outline() -> None:
     columns = calm(0)
     order = np.argsort(columns["source_time_ns"], kind="stable")
-    assert digest_of(batch_of({name: column[order] for name, column in columns.items()})) is None
-    assert digest_of(Batch.empty()) is None
+    assert outline_of(batch_of({name: column[order] for name, column in columns.items()})) is None
+    assert outline_of(Batch.empty()) is None
