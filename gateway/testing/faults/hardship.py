@@ -109,6 +109,14 @@ async def _flood_of(link: MqttLink, names: list[str], level: float) -> list[Edge
     return edges
 
 
+async def _danger_of(link: MqttLink, level: float) -> int:
+    """The critical device alone, behind all the others; when it said so."""
+    time_ns = now_ns()
+    danger = {"time": rfc3339(time_ns), "values": {"c0": {"danger": level}}}
+    await link.publish([Outgoing("numbered/flood/all", json.dumps(danger).encode())])
+    return time_ns
+
+
 async def flood(run: Run) -> None:
     """F17: all alarms within a second, a critical one in their midst."""
     count = run.pick(1000, 10_000)
@@ -121,15 +129,14 @@ async def flood(run: Run) -> None:
         await link.open()
         try:
             await _flood_of(link, names, LOW)  # declares the points
-            await rig.link_drained(run.limit(checks.DRAIN_S), count)
+            await _danger_of(link, LOW)
+            await rig.link_drained(run.limit(checks.DRAIN_S), count + 1)
             began_ns = now_ns()
             edges = await _flood_of(link, names, HIGH)
-            critical_ns = now_ns()
-            danger = {"time": rfc3339(critical_ns), "values": {"c0": {"danger": HIGH}}}
-            await link.publish([Outgoing("numbered/flood/all", json.dumps(danger).encode())])
+            critical_ns = await _danger_of(link, HIGH)
             await _on_record(rig, count + 1, run.limit(checks.DRAIN_S))
             recorded_ns = now_ns()
-            await rig.link_drained(run.limit(checks.DRAIN_S), 2 * count + 1)
+            await rig.link_drained(run.limit(checks.DRAIN_S), 2 * count + 2)
         finally:
             await link.close()
         records = await rig.records()
