@@ -61,7 +61,7 @@ class Jt808Config(_Frozen):
         default=10_000, ge=1
     )  # carriers hide fleets behind one
     strangers_max: int = Field(default=2_000, ge=1)  # connections that have not logged in
-    accepts_per_s_max: float = Field(default=150.0, ge=1)  # the others wait in the kernel
+    accepts_per_s_max: float = Field(default=100.0, ge=1)  # the others wait in the kernel
     vehicles_max: int = Field(default=20_000, ge=1)
     registrations_per_s_max: float = Field(default=50.0, gt=0)  # of phones not seen before
     registrations_per_connection_max: int = Field(default=10, ge=1)

@@ -17,7 +17,7 @@ from gateway.config import SiteConfig
 from gateway.model.alarm import AlarmEvent
 from gateway.model.rule import Priority
 from gateway.runtime.checking import load_site
-from gateway.runtime.collector import prepare_collector
+from gateway.runtime.collector import prepare_collector, settle_collector
 from gateway.runtime.core import Core, open_core
 from gateway.runtime.descriptors import raise_descriptor_limit
 from gateway.runtime.plugins import Plugins, load_plugins
@@ -112,6 +112,7 @@ async def _run(config: SiteConfig, plugins: Plugins) -> int:
         loop.add_signal_handler(number, stop.set)
     async with serve(config, plugins) as service:
         service.core.event_listeners.append(log_alarms)
+        settle_collector()
         log.info("site %s: running, data in %s", config.site.id, config.data_dir)
         if service.web is not None:
             announce = asyncio.create_task(_announce(service.web))
