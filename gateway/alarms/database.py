@@ -14,6 +14,10 @@ another is opened. That one would take unsynced pages of the log, which it finds
 durable: so the whole log is first copied into the file and synced there, and begins anew. The
 connection for reading stays open meanwhile.
 
+**The log stays until it is on record that the journal was closed.** A start that finds none after
+a process that did not close it takes the file for another one and skips numbers. A start that the
+disk broke off, or a close that could not be noted, therefore leaves the log (`keep_log`).
+
 Not here: what rows mean and the order they come in (journal.py).
 """
 
@@ -165,6 +169,8 @@ class JournalDatabase:
                 raise StorageFault(f"{self._path}: {error}") from error
             with self.faults():
                 self.rescue(str(error), Anchor(known_head, b""))
+        except OSError as error:  # of a directory that cannot be synced
+            raise StorageFault(f"{self._path}: {error}") from error
 
     def _read_log(self) -> bytes:
         """What a dead process left, before SQLite cuts it off at the first bad sum."""
@@ -209,8 +215,11 @@ class JournalDatabase:
         self._transact(work, fenced=False)
         self.head = head
 
-    def close(self) -> None:
-        for connection in (self._reader, self._writer):
+    def close(self, *, keep_log: bool = False) -> None:
+        """`keep_log`: leave the log beside the file, as a process that dies does. SQLite takes it
+        away with the last connection that may write, so that one must not be the last."""
+        order = (self._writer, self._reader) if keep_log else (self._reader, self._writer)
+        for connection in order:
             if connection is not None:
                 connection.close()
         self._reader = self._writer = None
@@ -413,6 +422,7 @@ class JournalDatabase:
     # --- opening
 
     def _connect(self) -> None:
+        self._hold_log()
         self._writer = _connection(self._path)
         schema = self._writer.execute("SELECT sql FROM sqlite_master WHERE sql > ''").fetchall()
         found = {sql for (sql,) in schema}
@@ -428,8 +438,20 @@ class JournalDatabase:
         # sync may have left in memory only are written again.
         self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         sync_directory(self._directory)
-        self._reader = _connection(self._path)
+        if self._reader is None:
+            self._reader = _reading(self._path)
         self.head = self._stored_head(self._writer)
+
+    def _hold_log(self) -> None:
+        """A reader before the writer: a writer that fails and is closed leaves the log then."""
+        if not self._log.exists():
+            return
+        try:
+            self._reader = _reading(self._path)
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+            # A cut while the file was being made: a writer must undo that first.
 
     def _stored_head(self, db: sqlite3.Connection) -> Anchor:
         noted = dict(db.execute("SELECT name, value FROM meta"))
@@ -628,6 +650,24 @@ def _connection(path: Path) -> sqlite3.Connection:
     db.text_factory = _text
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+    return db
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    """One that cannot write, and so leaves the log where it is when it is closed."""
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_S,
+    )
+    db.text_factory = _text
+    try:
+        db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # holds the log from here on
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

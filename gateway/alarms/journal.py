@@ -156,11 +156,13 @@ class Journal:
     def close(self) -> None:
         """Give the files back. Nothing is flushed: what was appended is stored already."""
         if self._lock >= 0:
+            is_noted = False
             if self._is_started:
                 # Before SQLite takes its log away: a start after a cut in between must not miss it.
                 with contextlib.suppress(StorageFault):
                     write_whole(self.directory / HINT, self._hint("closed"))
-            self._database.close()
+                    is_noted = True
+            self._database.close(keep_log=not is_noted)
             os.close(self._lock)
             self._lock = -1
 

@@ -5,6 +5,7 @@ Every write and sync SQLite makes for the journal is refused in turn, once or fo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import shutil
@@ -153,3 +154,77 @@ def test_a_full_disk_gives_up_the_reserve_and_it_is_made_again(place) -> None:
         assert journal.has_reserve
         assert journal.poisoned_count == 0
         journal.close()
+
+
+CALLS = [("create", 4), ("write", 12), ("sync", 8), ("truncate", 2), ("rename", 1), ("unlink", 2)]
+
+
+@pytest.mark.parametrize(("kind", "most"), CALLS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_start_the_disk_breaks_off_skips_no_number(place, kind: str, most: int, count) -> None:
+    """Whatever call of a start is refused, and of the closing after it: what a killed process left
+    is whole, so the next start must take it for that."""
+    with killed_with(place / "alive", events(1, 7)) as left:
+        broken_off = 0
+        for first in range(1, most + 1):
+            target = place / f"{kind}-{first}"
+            shutil.copytree(left, target)
+            with recording(target) as tape:
+                tape.refuse = AnyFile(kind, first, count)
+                for _ in range(count + 2):
+                    try:
+                        Journal.open(target, reserve_bytes=1 << 16).close()
+                        break
+                    except StorageFault:
+                        broken_off += 1
+            follows(target, 7, f"{kind} {first}")
+    assert broken_off or kind not in {"create", "sync", "rename"}, "the disk was never felt"
+
+
+def test_a_close_that_could_not_be_noted_skips_no_number(place) -> None:
+    directory = place / "j"
+    with recording(directory) as tape:
+        journal = Journal.open(directory, reserve_bytes=0)
+        journal.append(events(1, 4))
+        tape.refuse = lambda kind, _path: errno.EIO if kind == "rename" else 0
+        journal.close()
+        tape.refuse = lambda _kind, _path: 0
+    assert (directory / "journal.db-wal").exists(), "a start that misses it takes the file for lost"
+    follows(directory, 4, "after the close")
+
+
+@contextlib.contextmanager
+def killed_with(directory: Path, stored):
+    """What a process leaves that is killed: everything, the log too."""
+    journal, left = Journal.open(directory, reserve_bytes=1 << 16), directory.with_name("left")
+    try:
+        journal.append(stored)
+        shutil.copytree(directory, left)
+    finally:
+        journal.close()
+    yield left
+
+
+def follows(directory: Path, head: int, where: str) -> None:
+    """The journal is whole up to `head`, and the next event has the next number."""
+    journal = Journal.open(directory, reserve_bytes=0)
+    try:
+        assert not journal.damage, (where, journal.damage.details)
+        assert journal.head == head, where
+        journal.append(events(head + 1, head + 1))
+        assert journal.verify().ok, where
+    finally:
+        journal.close()
+
+
+class AnyFile:
+    """Refuses the calls of one kind from the n-th on, so many of them, whatever the file."""
+
+    def __init__(self, kind: str, first: int, count: int) -> None:
+        self.kind, self.first, self.count, self.seen = kind, first, count, 0
+
+    def __call__(self, kind: str, _path: str) -> int:
+        if kind != self.kind:
+            return 0
+        self.seen += 1
+        return errno.EIO if self.first <= self.seen < self.first + self.count else 0
