@@ -40,7 +40,7 @@ from alarm_rules.outline import Outline
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
 from alarm_rules.turns import chained
-from gateway.contract.rule_kind import FOREVER, NEVER, Rows, RuleKind, Runs
+from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Rows, RuleKind, Runs
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions, RuleInstance
 from gateway.model.errors import ConfigError, Fault
@@ -222,6 +222,33 @@ class RuleSet:
                 state["condition"][rows, level[rows] - 1] = True
                 state["output"][rows, level[rows] - 1] = True
                 program.settle_all()
+
+    def take_word(self, levels: NDArray[np.uint8], time_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What was told of instances before a restart, though the same rows, judged again at one
+        go, do not say it: a delay had ended on a value whose end came in later. Whoever was told is
+        not told otherwise by our forgetting, so the core stands by the word, from its time on.
+        `levels` and `time_ns` by the numbers of `instances`; which of them were changed.
+
+        A level taken up again holds until the next sample; one that was said to be over begins its
+        delay anew. Rules that judge levels are computed from those of others, theirs are kept."""
+        changed: list[NDArray[np.int64]] = []
+        for program in self._programs.all:
+            position, state = program.state["position"], program.state
+            word, own = levels[position].astype(np.int64), program.levels()
+            rows = np.flatnonzero((word != own) & program.layout.instance_live)
+            if not len(rows):
+                continue
+            _take_word(state, rows, word[rows], time_ns[position[rows]])
+            if program not in self._programs.judging:
+                raised = rows[word[rows] > 0]
+                level = word[raised] - 1
+                state["quality"][raised, level] *= state["condition"][raised, level]
+                state["condition"][raised, level] = True
+            program.settle_all()
+            changed.append(position[rows].astype(np.int64))
+        found = np.concatenate(changed) if changed else np.empty(0, np.int64)
+        self._afresh.update(found.tolist())  # whoever listens to them hears how they stand
+        return found
 
     def newest_heard_ns(self) -> int:
         """The newest time any point was heard at; NEVER before the first row."""
@@ -543,3 +570,20 @@ class RuleSet:
                 own.settle_all()
         self._programs.joined -= listened
         self._afresh = listened & forgotten
+
+
+def _take_word(
+    state: Columns, rows: NDArray[np.int64], word: NDArray[np.int64], time_ns: NDArray[np.int64]
+) -> None:
+    """The output becomes the word: its level holds, none above it does."""
+    width = state["output"].shape[1]
+    for level in range(1, width + 1):
+        held = state["output"][rows, level - 1]
+        wanted = (word == level) | (held & (level < word))
+        differs = held != wanted
+        at = rows[differs]
+        state["output"][at, level - 1] = wanted[differs]
+        state["planned"][at, level - 1] = False
+        since_ns = state["since_ns"][at, level - 1]
+        state["since_ns"][at, level - 1] = np.maximum(since_ns, time_ns[differs])
+    state["floor_ns"][rows] = np.maximum(state["floor_ns"][rows], time_ns)

@@ -76,6 +76,7 @@ from gateway.alarms.rows import (
 )
 from gateway.alarms.timers import WAITING, Timers
 from gateway.alarms.watch import Part, Watch, meant_from
+from gateway.contract.rule_kind import NEVER
 from gateway.model.alarm import Alarm, AlarmEvent, Transition
 from gateway.model.batch import Batch
 from gateway.model.condition import NORMAL, Conditions, RuleInstance
@@ -259,6 +260,20 @@ class AlarmBook:
             if row is not None and row.judged and row.judged[-1]:
                 found[position] = 1 + position_of(instance, row.judged[-1])
         return found
+
+    def last_words(self, instances: Sequence[RuleInstance]) -> NDArray[np.int64]:
+        """The time of the newest verdict on each, NEVER for none."""
+        found = np.full(len(instances), NEVER)
+        for position, instance in enumerate(instances):
+            row = self._rows.get(instance.alarm_key)
+            if row is not None and row.judged_time_ns is not None:
+                found[position] = row.judged_time_ns
+        return found
+
+    def expect_no_repeats(self, alarm_keys: Iterable[str]) -> None:
+        """The rule core has taken the book's word on these: what it says next is new, at the
+        instant of the last word too."""
+        self._fresh.update(alarm_keys)
 
     def observe(self, batch: Batch, points: PointTable, now_ns: int) -> list[AlarmEvent]:
         """Move peaks of active alarms; escalate what was raised under a calibration now ended.

@@ -44,6 +44,7 @@ from gateway.alarms.commands import Command, CommandResult
 from gateway.alarms.journal import Journal
 from gateway.alarms.relations import above_in
 from gateway.contract.adapter import Counters, LinkStatus
+from gateway.contract.rule_kind import FOREVER
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions
@@ -112,6 +113,8 @@ class Judge:
     _reading: asyncio.Task[Chunk] | None = field(default=None, init=False)
     _newest_read_ns: int = field(default=0, init=False)
     _cannot_read: bool = field(default=False, init=False)
+    _told_to_ns: int | None = field(default=None, init=False)  # an earlier life's last word, while
+    # the rows before it are being judged again
     _is_ahead: bool = field(default=False, init=False)  # what is remembered lies in the future
     _done: int = field(default=0, init=False)  # every row before it is judged and recorded
     _judged_to: int = field(default=0, init=False)  # every row before it is judged
@@ -159,9 +162,19 @@ class Judge:
         await self.cursor.seek(offset)
         self._done = self._judged_to = self._saved_at = offset
         self.verdicts.clear()
+        self._told_to_ns = self._newest_told_ns()
         self._is_whole, self._whole_s = True, self.monotonic_s()
         self._settle_until_s = self.monotonic_s() + self.settle_s
         self._is_ahead = self._newest_ns() > self.now_ns() + self.clock_tolerance_ns
+
+    def _newest_told_ns(self) -> int | None:
+        """When the last event of all was found; None if there is none, and after all that comes if
+        it cannot be read."""
+        head, waiting = self.journal.head, self.recorder.waiting
+        if not head and not waiting:
+            return None
+        events = [*self.journal.read(head - 1, 1), *waiting]
+        return events[-1].recorded_time_ns if events else FOREVER
 
     def _load_checkpoint(self) -> int:
         """The offset to go on from; what cannot be used is counted and never stops the start."""
@@ -267,6 +280,7 @@ class Judge:
         if self.verdicts and now_s - self._ticked_s < self.tick_interval_s:
             return
         self._ticked_s = now_s
+        await self._stand_by_the_word()
         if self._is_ahead:
             self._forget_the_future(self.now_ns())
         known_ns = await self._known_to_ns(Batch.empty())
@@ -337,6 +351,7 @@ class Judge:
         come: they are judged by it, and then it is forgotten, or everything after would be late
         and call nobody. Forgotten up to the receipt of the next row, not up to now: that row may
         have waited too."""
+        batch = await self._judge_again(batch, span)
         now_ns = self.now_ns()
         ahead = np.flatnonzero(batch.received_time_ns > now_ns + self.clock_tolerance_ns)
         if len(ahead):
@@ -351,6 +366,47 @@ class Judge:
             self._forget_the_future(came_ns - self.clock_tolerance_ns)  # its device may be slow
         known_ns = await self._known_to_ns(batch)
         await self._judge(batch, known_ns, span=span, at_once=at_once)
+
+    async def _judge_again(self, batch: Batch, span: tuple[int, int] | None) -> Batch:
+        """The rows an earlier life had before it said its last word, if some of these are the
+        first that came after it: then what was told and is not said again is looked at. The others
+        are returned."""
+        if self._told_to_ns is None or span is None:
+            return batch
+        later = np.flatnonzero(batch.received_time_ns > self._told_to_ns)
+        if not len(later):
+            return batch
+        first = int(later[0])
+        if first:
+            before = batch.take(slice(0, first))
+            await self._judge(before, await self._known_to_ns(before), span=span, at_once=True)
+        await self._stand_by_the_word()
+        return batch.take(slice(first, None))
+
+    async def _stand_by_the_word(self) -> None:
+        """What was told stays told. An earlier life may have said that an alarm came, or that it is
+        over, by a delay that ended before it had rows which say otherwise. With those rows the
+        core does not say so now: the alarm would stand for ever, or be over while it lasts, and
+        nobody be called by the next one."""
+        told_to_ns, self._told_to_ns = self._told_to_ns, None
+        if told_to_ns is None:
+            return
+        await self._live_through()
+        events = await self._refresh()
+        if events:
+            await self._record(events, 0)
+        instances = self.rules.instances
+        words_ns = self.book.last_words(instances)
+        differs = self.rules.current_levels() != self.book.levels(instances)
+        if not differs.any():
+            return
+        # As far as was known when it was said: then the core may say it by itself.
+        known_ns = min(int(words_ns[differs].max()) + self.rules.lateness_ns, told_to_ns)
+        if known_ns > 0:
+            await self._judge(Batch.empty(), min(known_ns, self.now_ns()), at_once=True)
+        changed = self.rules.take_word(self.book.levels(instances), words_ns)
+        self.book.expect_no_repeats(instances[n].alarm_key for n in changed.tolist())
+        self.counters.count("told_before", len(changed))
 
     async def judge_all(self, known_ns: int, *, at_event_time: bool = False) -> None:
         """Judge every row there is, then the clock up to `known_ns`: what a replay does instead of

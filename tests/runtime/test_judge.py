@@ -336,6 +336,99 @@ async def test_a_backlog_is_judged_with_the_clock_of_its_receipt(tmp_path) -> No
         assert house.history() == []
 
 
+async def arrive(house: House, rows, at: float) -> None:
+    """`rows` are (point, value, second); all of them come in at `at`, a second too."""
+    ids, values, seconds = zip(*rows, strict=True)
+    index = [house.registry.table.index(point) for point in ids]
+    times = [START + round(second * SECOND) for second in seconds]
+    house.now_ns = START + round(at * SECOND)
+    received = [house.now_ns] * len(times)
+    await house.intake.emit(Batch.of(index, values, times, received_time_ns=received))
+
+
+# An alarm that came and went, saved: what never said anything takes the book's word as it is.
+EARLIER = [(n, [("g1", value, n)]) for n, value in [(-20, 1.2), (-17, 1.2), (-15, 0.5), (-11, 0.5)]]
+
+
+async def live(house: House, arrivals, *, saves: bool) -> None:
+    """One life, and whether it ends with a checkpoint."""
+    async with house.open():
+        for at, rows in arrivals:
+            await arrive(house, rows, at)
+            await house.judge_all(save=saves)
+
+
+async def of_g1(house: House) -> list[tuple[str, float]]:
+    """What was told of its methane after the earlier alarm; in seconds."""
+    async with house.open():
+        await house.judge_all(save=True)
+        found = [row for row in house.history() if row[0] == "g1:methane"]
+        return [(row[3], row[4] / SECOND) for row in found][2:]
+
+
+# Something is said last of all: so an earlier life had judged whatever came in before it.
+LAST_WORD = [("top", 131.0, 7.7), ("pool", 130.5, 7.7)]
+
+
+@pytest.mark.slow
+async def test_an_alarm_told_by_a_delay_whose_end_came_later_is_over_after_a_restart_too(
+    tmp_path,
+) -> None:
+    """The rows judged again at one go say that it never held: the core would never end it, and the
+    next one would call nobody."""
+    rows = [("g1", 1.2, 4)]
+    told = [(5.0, rows), (6.2, [("g2", 0.5, 6.2)]), (6.3, [("g1", 0.5, 5)]), (7.7, LAST_WORD)]
+    end = [(11.0, [("g1", 0.5, 11)]), (15.0, [("g1", 0.5, 15)])]
+    again = [(20.0, [("g1", 1.2, 20)]), (23.0, [("g1", 1.2, 23)])]
+    house = House(tmp_path)
+    await live(house, EARLIER, saves=True)
+    await live(house, told, saves=False)
+    await live(house, end, saves=True)
+    await live(house, again, saves=True)
+    assert await of_g1(house) == [("ACT", 6), ("RTN", 14), ("ACT", 22)]
+
+
+@pytest.mark.slow
+async def test_an_alarm_told_to_be_over_though_it_lasts_is_raised_again_after_a_restart(
+    tmp_path,
+) -> None:
+    """The rows judged again at one go say that it never ended: the core would not say that it is
+    there, and the book has it as over."""
+    begins = [(1.0, [("g1", 1.2, 0.5)]), (3.0, [("g1", 1.2, 3)])]
+    told = [
+        (4.0, [("g1", 0.5, 4)]),
+        (7.2, [("g2", 0.5, 7)]),
+        (7.3, [("g1", 1.3, 5)]),
+        (7.7, LAST_WORD),
+    ]
+    lasts = [(8.0, [("g1", 1.3, 8)]), (12.0, [("g1", 1.3, 12)])]
+    house = House(tmp_path)
+    await live(house, [*EARLIER, *begins], saves=True)
+    await live(house, told, saves=False)
+    await live(house, lasts, saves=True)
+    assert await of_g1(house) == [("ACT", 2.5), ("RTN", 7), ("ACT", 9)]
+
+
+@pytest.mark.slow
+async def test_what_came_after_an_earlier_lifes_last_word_is_judged_after_it(tmp_path) -> None:
+    """All of it lies in the spool at the start: the alarm is over, and comes again."""
+    told = [
+        (5.0, [("g1", 1.2, 4)]),
+        (6.2, [("g2", 0.5, 6)]),
+        (6.3, [("g1", 0.5, 5)]),
+        (7.7, LAST_WORD),
+    ]
+    house = House(tmp_path)
+    await live(house, EARLIER, saves=True)
+    async with house.open():
+        for at, rows in told:
+            await arrive(house, rows, at)
+            await house.judge_all(save=False)
+        for second, value in [(8, 0.5), (12, 0.5), (15, 1.2), (18, 1.2)]:
+            await arrive(house, [("g1", value, second)], second)
+    assert await of_g1(house) == [("ACT", 6), ("RTN", 11), ("ACT", 17)]
+
+
 # --------------------------------------------------------------------------- stopped in the middle
 
 
