@@ -307,11 +307,10 @@ def _clock_laws(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator
     # With a clock that is wrong a backlog is judged by its receipt: what began and ended while the
     # gateway was away leaves no trace in it.
     away = [(f.at_s, f.at_s + f.for_s) for f in evidence.plan.faults if f.kind in _AWAY]
-    called: dict[str, list[float]] = defaultdict(list)
+    told: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for each in evidence.broker.heard:
         said: dict[str, Any] = orjson.loads(each.payload)
-        if said["alarm"]["active"]:
-            called[said["alarm_key"]].append(each.at_s)
+        told[said["alarm_key"]].append((each.at_s, said["alarm"]["active"]))
     for point, samples in history.items():
         for begun_ns, ended_ns in _crossings(samples):
             begun_s, ended_s = (begun_ns - START_NS) / NS, (ended_ns - START_NS) / NS
@@ -319,14 +318,22 @@ def _clock_laws(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator
             lasting = there_s > _FOUND_WITHIN_S
             if lasting and not any(begun_s - 30 < step_s < ended_s for step_s in steps):
                 for rule in ("now", "held"):
-                    times = called.get(f"{point}:{rule}", [])
-                    if not any(begun_s <= at_s <= ended_s + _FOUND_WITHIN_S for at_s in times):
+                    until_s = ended_s + _FOUND_WITHIN_S
+                    if not _was_called(told.get(f"{point}:{rule}", []), begun_s, until_s):
                         yield f"judged: {point}:{rule} since {begun_s:.3f} was not called"
     for rule in ("now", "held"):
         for point, events in _changes(evidence, rule).items():
             moves = [event for event in events if not event.late]
             if moves and moves[-1].transition is Transition.ACTIVATED:
                 yield f"judged: {point}:{rule} is active at the end"
+
+
+def _was_called(told: Sequence[tuple[float, bool]], from_s: float, to_s: float) -> bool:
+    """The subscriber was told in this span that the alarm is active, or knew it: one that is beyond
+    again before the off-delay ended still stands, and nobody is called a second time."""
+    before = [(at_s, is_active) for at_s, is_active in told if at_s < from_s]
+    is_known = bool(before) and max(before)[1]
+    return is_known or any(is_active for at_s, is_active in told if from_s <= at_s <= to_s)
 
 
 def _overlap_s(spans: Sequence[tuple[float, float]], from_s: float, to_s: float) -> float:
