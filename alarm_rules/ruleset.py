@@ -229,8 +229,8 @@ class RuleSet:
         not told otherwise by our forgetting, so the core stands by the word, from its time on.
         `levels` and `time_ns` by the numbers of `instances`; which of them were changed.
 
-        A level taken up again holds until the next sample; one that was said to be over begins its
-        delay anew. Rules that judge levels are computed from those of others, theirs are kept."""
+        A level taken up again holds until the next sample, and of a rule that judges other rules
+        until it has heard how those stand; one that was said to be over begins its delay anew."""
         changed: list[NDArray[np.int64]] = []
         for program in self._programs.all:
             position, state = program.state["position"], program.state
@@ -239,15 +239,15 @@ class RuleSet:
             if not len(rows):
                 continue
             _take_word(state, rows, word[rows], time_ns[position[rows]])
-            if program not in self._programs.judging:
-                raised = rows[word[rows] > 0]
-                level = word[raised] - 1
-                state["quality"][raised, level] *= state["condition"][raised, level]
-                state["condition"][raised, level] = True
             program.settle_all()
             changed.append(position[rows].astype(np.int64))
-        found = np.concatenate(changed) if changed else np.empty(0, np.int64)
-        self._afresh.update(found.tolist())  # whoever listens to them hears how they stand
+        if not changed:
+            return np.empty(0, np.int64)
+        found = np.concatenate(changed)
+        for program in self._programs.judging:  # who listens to them hears how they stand
+            listened, is_own = program.layout.slot_point, np.isin(program.state["position"], found)
+            heard = listened if is_own.any() else listened[np.isin(listened, found)]
+            self._afresh.update(heard.tolist())
         return found
 
     def newest_heard_ns(self) -> int:
@@ -575,7 +575,8 @@ class RuleSet:
 def _take_word(
     state: Columns, rows: NDArray[np.int64], word: NDArray[np.int64], time_ns: NDArray[np.int64]
 ) -> None:
-    """The output becomes the word: its level holds, none above it does."""
+    """The output becomes the word: its level holds, none above it does. A level that is told holds
+    in condition too: what made it may have been lost with whoever told it."""
     width = state["output"].shape[1]
     for level in range(1, width + 1):
         held = state["output"][rows, level - 1]
@@ -586,4 +587,7 @@ def _take_word(
         state["planned"][at, level - 1] = False
         since_ns = state["since_ns"][at, level - 1]
         state["since_ns"][at, level - 1] = np.maximum(since_ns, time_ns[differs])
+    raised, column = rows[word > 0], word[word > 0] - 1
+    state["quality"][raised, column] *= state["condition"][raised, column]
+    state["condition"][raised, column] = True
     state["floor_ns"][rows] = np.maximum(state["floor_ns"][rows], time_ns)

@@ -218,3 +218,23 @@ def test_history_is_not_heard() -> None:
         told(rules, batch_of((0, t, 0.1), (1, t, 0.1)), t)
     said = told(rules, batch_of((0, 100, 5.0), (1, 100, 5.0)), 601)
     assert said == [("a:gas", 1, 100.0), ("b:gas", 1, 100.0)]
+
+
+# (levels of a:gas, b:gas and face:two by the word, what is told next)
+WORDS = [
+    ((1, 1, 1), []),
+    ((0, 0, 1), [("face:two", 0, 5.0)]),  # it was never heard that they are over
+    ((1, 1, 0), [("face:two", 1, 5.0)]),
+]
+
+
+@pytest.mark.parametrize(("word", "expected"), WORDS)
+def test_after_a_word_is_taken_a_rule_hears_how_those_stand_that_it_judges(word, expected) -> None:
+    rules = RuleSet([several(), GAS], KINDS, table_of(a="face", b="face"))
+    assert told(rules, batch_of((0, 4, 0.1), (1, 4, 0.1)), 5) == []
+    by_key = dict(zip(("a:gas", "b:gas", "face:two"), word, strict=True))
+    levels = np.array([by_key[each.alarm_key] for each in rules.instances], np.uint8)
+    rules.take_word(levels, np.full(3, at_ns(3)))
+    assert rules.current_levels().tolist() == levels.tolist()
+    assert told(rules, Batch.empty(), 6) == expected
+    assert told(rules, Batch.empty(), 7) == []

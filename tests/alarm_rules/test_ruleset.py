@@ -534,3 +534,45 @@ def test_a_site_wide_calculation_needs_no_group_in_its_id() -> None:
     rules.refresh()
     found = rules.evaluate(batch_of((0, 1.0, 2.0), (1, 1.0, 3.0)), at_ns(1))
     assert (found.derived.value.tolist(), rules.derived_points()) == ([5.0], [])
+
+
+# ------------------------------------------------------------------ the word of an earlier life
+
+TWO = Rule(
+    "two",
+    "limit",
+    {"value": Selector(quantity="methane")},
+    {"levels": {"H": 1.0, "HH": 2.0}},
+    on_delay_s=2,
+    off_delay_s=3,
+)
+H, HH = 1, 2
+# (levels before, the word, values that follow by second, what is told of them)
+WORDS = [
+    (0.1, H, [(20, 0.1), (24, 0.1)], [(0, 23.0)]),  # over with its next sample, not without one
+    (0.1, H, [(20, 1.5)], []),
+    (0.1, HH, [(20, 1.5), (24, 1.5)], [(H, 23.0)]),
+    (1.5, 0, [(20, 1.5)], [(H, 12.0)]),  # it lasts: raised again, the delay from the word on
+    (1.5, 0, [(11, 0.1), (20, 0.1)], []),
+    (2.5, H, [(20, 2.5)], [(HH, 12.0)]),
+    (2.5, HH, [(20, 2.5)], []),
+]
+
+
+@pytest.mark.parametrize(("before", "word", "then", "expected"), WORDS)
+def test_the_core_stands_by_the_word_and_goes_on_from_there(before, word, then, expected) -> None:
+    rules = RuleSet([TWO], KINDS, table_of("b", "a"))
+    told(rules, batch_of((1, 1.0, before)), 1)
+    told(rules, batch_of((1, 8.0, before)), 8)
+    level = rules.current_levels()
+    position = next(n for n, i in enumerate(rules.instances) if i.alarm_key == "a:two")
+    changes = [int(level[position]) != word]
+    level[position] = word
+    taken = rules.take_word(level, np.full(len(level), at_ns(10)))
+    assert taken.tolist() == [position] * sum(changes)
+    assert rules.current_levels().tolist() == level.tolist()
+    told(rules, Batch.empty(), 10.5)
+    found = [
+        change for at_s, value in then for change in told(rules, batch_of((1, at_s, value)), at_s)
+    ]
+    assert found == [("a:two", level, at_s) for level, at_s in expected]
