@@ -18,12 +18,14 @@ from typing import Any
 from unittest import mock
 
 from gateway.alarms import database
+from gateway.alarms.database import JournalDatabase
 from gateway.alarms.journal import Journal
 from gateway.contract.sink import WriteResult
 from gateway.model.batch import Batch
 from gateway.model.errors import SpoolFull, StorageFault, Unavailable
 from gateway.runtime.deliver import SampleDelivery
 from gateway.runtime.intake import Intake
+from gateway.runtime.judge import Judge
 from gateway.runtime.lanes import Portion
 from gateway.runtime.recorder import Recorder
 from gateway.runtime.telling import AlarmDelivery
@@ -177,6 +179,25 @@ def _no_snapshot(_real: Any) -> Any:
     return snapshot
 
 
+def _says_nothing(_real: Any) -> Any:
+    async def stand_by(_self: Judge) -> None:
+        return None
+
+    return stand_by
+
+
+def _forget_nothing(_real: Any) -> Any:
+    return lambda _self, _now_ns: None
+
+
+def _take_the_log_away(real: Any) -> Any:
+    def close(self: JournalDatabase, *, keep_log: bool = False) -> None:
+        del keep_log
+        real(self)
+
+    return close
+
+
 MUTANTS = (
     Mutant(
         "acknowledged is durable", Intake, "emit", _acknowledge_early,
@@ -206,7 +227,7 @@ MUTANTS = (
         ("power_cut",),
     ),
     Mutant(
-        "in the journal before it is told", Recorder, "flush", _tell_first, ("power_cut",)
+        "in the journal before it is told", Recorder, "_flush", _tell_first, ("power_cut",)
     ),
     Mutant(
         "a checkpoint's offset is what was judged", Journal, "save_checkpoint",
@@ -219,5 +240,17 @@ MUTANTS = (
     Mutant(
         "the standing state is told again", MqttAlarmSink, "snapshot", _no_snapshot,
         ("broker_empty",),
+    ),
+    Mutant(
+        "what was told stays told", Judge, "_stand_by_the_word", _says_nothing,
+        ("kill", "partition", "kill"), seed=21,
+    ),
+    Mutant(
+        "a start that fails skips no number", JournalDatabase, "close", _take_the_log_away,
+        ("disk_error", "kill"), seed=18,
+    ),
+    Mutant(
+        "a clock set back silences nothing", Judge, "_forget_the_future", _forget_nothing,
+        ("clock", "restart"),
     ),
 )  # fmt: skip
