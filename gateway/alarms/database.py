@@ -143,6 +143,7 @@ class JournalDatabase:
         self._reserve = directory / "reserve"
         self.reserve_bytes = reserve_bytes
         self._known_bad: set[int] = set()
+        self._unsalvaged = ""  # why a rescue began that did not come to its end
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
@@ -303,9 +304,10 @@ class JournalDatabase:
 
     def _transact(self, work: Callable[[sqlite3.Connection], object], *, fenced: bool) -> None:
         if self._writer is None:
-            assert self._reader is not None, "the journal is closed"
             with self.faults():
-                self._reopen()
+                if not self._rescue_left():
+                    assert self._reader is not None, "the journal is closed"
+                    self._reopen()
         db = self._writer
         assert db is not None
         try:
@@ -377,6 +379,9 @@ class JournalDatabase:
     def ask(self, question: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Rows of the last committed state. Raises: StorageFault."""
         try:
+            if self._unsalvaged:
+                with self.faults():
+                    self._rescue_left()
             return self._ask(question, values)
         except sqlite3.Error as error:
             if not _is_damage(error):
@@ -501,6 +506,7 @@ class JournalDatabase:
     def rescue(self, why: str, known: Anchor) -> None:
         """Set the damaged file aside and go on with what can be read of it."""
         with self.write_lock, self._read_lock:
+            self._unsalvaged = why
             self.close()
             wal = self._log
             # Nothing is touched before the copies are made: on a full disk this raises here.
@@ -519,6 +525,15 @@ class JournalDatabase:
                 self._path.with_name(self._path.name + "-shm").unlink(missing_ok=True)
                 fresh.replace(self._path)
             self._connect()
+            self._unsalvaged = ""
+
+    def _rescue_left(self) -> bool:
+        """Do what is left of a rescue the disk broke off. Until it is done nothing is open."""
+        with self.write_lock:
+            why = self._unsalvaged
+            if why:
+                self.rescue(why, self.head)
+            return bool(why)
 
     def _refill(self, db: sqlite3.Connection, found: Salvaged, known: Anchor) -> None:
         events = sorted(found.events, key=lambda row: row.gseq)

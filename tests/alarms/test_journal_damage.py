@@ -369,6 +369,37 @@ def test_damage_found_by_a_reader_is_salvaged_and_the_reader_goes_on(where: Path
     journal.close()
 
 
+@pytest.mark.parametrize("first_asked", ["append", "read"])
+def test_a_salvage_the_disk_breaks_off_while_running_is_done_as_soon_as_it_can_be(
+    where: Path, monkeypatch, first_asked: str
+) -> None:
+    """Until then the same is answered as by any disk that refuses: it will be tried again."""
+    journal = Journal.open(where, reserve_bytes=0)
+    database: JournalDatabase = journal._database
+    database.close()
+    overwrite(where / DATABASE, 0, bytes(100))
+    database._writer = sqlite3.connect(where / DATABASE, isolation_level=None)
+    database._reader = sqlite3.connect(where / DATABASE, check_same_thread=False)
+    ask = {
+        "append": lambda: journal.append(events(COUNT + 1, COUNT + 1)),
+        "read": lambda: journal.read(0, 100),
+    }
+
+    def refuses(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("gateway.alarms.database.quarantine", refuses)
+    for what in (first_asked, "append", "read", first_asked):
+        with pytest.raises(StorageFault, match="Input/output"):
+            ask[what]()
+    monkeypatch.undo()
+    ask[first_asked]()
+    assert journal.append(events(COUNT + 1, COUNT + 1)) == COUNT + 1
+    assert gseqs(journal.read(0, 100)) == list(range(1, COUNT + 2))
+    assert journal.verify().ok
+    journal.close()
+
+
 def test_a_salvage_without_room_raises_and_touches_nothing(where: Path, monkeypatch) -> None:
     overwrite(where / DATABASE, 0, bytes(100))
     before = (where / DATABASE).read_bytes()
