@@ -20,6 +20,11 @@ A checkpoint is only ever taken when all that was read is judged and recorded wh
 event waits for the journal: cancelled or failed in the middle, none is taken, and the next start
 judges it again. In a flood without end reading stops now and then for one to be taken.
 
+**What was told stays told.** A delay may end on a value whose end comes in later. The same rows,
+judged again at one go after a restart, do not say it, and without more the book would have an alarm
+for ever that the core never ends, or as over one that lasts. So where the rows of before the last
+event are judged again, the levels of both are compared and the core takes the book's word.
+
 **How far the clock counts.** Timers fire up to the moment up to which everything received has been
 read (`_known_to_ns`), which is not always now: with a backlog it is when the last row in hand came
 in, and rows still on their way to the disk count too. For `settle_s` after the start, and after the
