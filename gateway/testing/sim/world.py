@@ -44,6 +44,9 @@ from gateway.testing.sim.plan import Fault, Plan
 SETTLE_MAX_S = 150.0
 """After the last fault everything must be where it belongs: two turns of the longest back-off
 (30 s), the time a dead link takes to be noticed, and the backlog."""
+CALM_S = 10.0
+"""After a start time moves only with the data for five seconds (`Judge.settle_s`), then the longest
+delay that may still run ends; with a clock that was set no data moves it sooner."""
 RESTART_S = 1.0  # systemd's RestartSec as our unit has it
 RESERVE_BYTES = 65_536
 _CUT_AT_LAST_S = 15.0  # a power cut waits no longer for the disk to be busy
@@ -124,6 +127,7 @@ class World:
         self._death: asyncio.Future[float] | None = None
         self._stop: asyncio.Event | None = None
         self._ended = False
+        self._born_s = 0.0  # of the life that goes on
         self._down_for_s = 0.0
         self._down_since_s = 0.0
         loop.after_step = self._after_step
@@ -180,6 +184,8 @@ class World:
         core = self.core
         if core is None or not all(device.is_done for device in self.devices):
             return False
+        if core.judge.recorder.waiting or self.loop.time() < self._born_s + CALM_S:
+            return False
         behind = any(delivery.behind for delivery in core.deliveries.values())
         untold = any(t.cursor.gseq < core.journal.head for t in core.tellers.values())
         return not behind and not untold and not core.judge.cursor.depth
@@ -222,6 +228,7 @@ class World:
             self._death = self.loop.create_future()
             self._stop = asyncio.Event()
             self.lives += 1
+            self._born_s = self.loop.time()
             home = self.disk.begin()
             self.log(f"life {self.lives}")
             life = self.loop.spawn(domain, self._live(home, self._stop), domain.name)
