@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alarm_rules import segments as seg
 from alarm_rules import state as st
 from alarm_rules.backlog import Backlog
 from alarm_rules.gaps import SHORTEST_NS, Gaps
@@ -230,7 +231,9 @@ class RuleSet:
         `levels` and `time_ns` by the numbers of `instances`; which of them were changed.
 
         A level taken up again holds until the next sample, and of a rule that judges other rules
-        until it has heard how those stand; one that was said to be over begins its delay anew."""
+        until it has heard how those stand. One that was said to be over and lasts begins its delay
+        anew; but where the sample that ended it is nowhere (the disk had not taken it), it is over
+        until the next."""
         changed: list[NDArray[np.int64]] = []
         for program in self._programs.all:
             position, state = program.state["position"], program.state
@@ -238,7 +241,11 @@ class RuleSet:
             rows = np.flatnonzero((word != own) & program.layout.instance_live)
             if not len(rows):
                 continue
-            _take_word(state, rows, word[rows], time_ns[position[rows]])
+            told_ns = time_ns[position[rows]]
+            heard_ns = (
+                told_ns if program in self._programs.judging else self._heard_of(program, rows)
+            )
+            _take_word(state, rows, word[rows], told_ns, heard_ns)
             program.settle_all()
             changed.append(position[rows].astype(np.int64))
         if not changed:
@@ -249,6 +256,16 @@ class RuleSet:
             heard = listened if is_own.any() else listened[np.isin(listened, found)]
             self._afresh.update(heard.tolist())
         return found
+
+    def _heard_of(self, program: Program, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When any point of each of these instances was last heard."""
+        layout = program.layout
+        owner, slots = seg.gather_lists(
+            layout.group_start, layout.group_slots, layout.instance_group[rows]
+        )
+        heard_ns = np.full(len(rows), NEVER)
+        np.maximum.at(heard_ns, owner, self._now.heard_ns[layout.slot_point[slots]])
+        return heard_ns
 
     def newest_heard_ns(self) -> int:
         """The newest time any point was heard at; NEVER before the first row."""
@@ -573,7 +590,11 @@ class RuleSet:
 
 
 def _take_word(
-    state: Columns, rows: NDArray[np.int64], word: NDArray[np.int64], time_ns: NDArray[np.int64]
+    state: Columns,
+    rows: NDArray[np.int64],
+    word: NDArray[np.int64],
+    time_ns: NDArray[np.int64],
+    heard_ns: NDArray[np.int64],
 ) -> None:
     """The output becomes the word: its level holds, none above it does. A level that is told holds
     in condition too: what made it may have been lost with whoever told it."""
@@ -585,6 +606,9 @@ def _take_word(
         at = rows[differs]
         state["output"][at, level - 1] = wanted[differs]
         state["planned"][at, level - 1] = False
+        off_ns = state["off_ns"][at, level - 1]
+        is_lost = held[differs] & (heard_ns[differs] < time_ns[differs] - off_ns)
+        state["condition"][at, level - 1] &= ~is_lost
         since_ns = state["since_ns"][at, level - 1]
         state["since_ns"][at, level - 1] = np.maximum(since_ns, time_ns[differs])
     raised, column = rows[word > 0], word[word > 0] - 1

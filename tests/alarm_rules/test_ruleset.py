@@ -553,6 +553,7 @@ WORDS = [
     (0.1, H, [(20, 1.5)], []),
     (0.1, HH, [(20, 1.5), (24, 1.5)], [(H, 23.0)]),
     (1.5, 0, [(20, 1.5)], [(H, 12.0)]),  # it lasts: raised again, the delay from the word on
+    (1.5, 0, [(20, 1.5), (24, 1.5)], [(H, 12.0)]),
     (1.5, 0, [(11, 0.1), (20, 0.1)], []),
     (2.5, H, [(20, 2.5)], [(HH, 12.0)]),
     (2.5, HH, [(20, 2.5)], []),
@@ -576,3 +577,13 @@ def test_the_core_stands_by_the_word_and_goes_on_from_there(before, word, then, 
         change for at_s, value in then for change in told(rules, batch_of((1, at_s, value)), at_s)
     ]
     assert found == [("a:two", level, at_s) for level, at_s in expected]
+
+
+def test_what_was_over_by_a_sample_that_is_lost_is_over_until_the_next_one() -> None:
+    """The disk had not taken the sample; its device sends it again."""
+    rules = RuleSet([GAS], KINDS, table_of("a"))
+    assert told(rules, batch_of((0, 8.0, 1.5)), 8) == [("a:gas", 1, 8.0)]
+    rules.take_word(np.zeros(1, np.uint8), np.array([at_ns(10)]))
+    assert told(rules, Batch.empty(), 12) == []
+    assert told(rules, batch_of((0, 10.0, 0.1)), 13) == []
+    assert told(rules, batch_of((0, 14.0, 1.5)), 14) == [("a:gas", 1, 14.0)]
