@@ -41,7 +41,7 @@ from gateway.testing.sim.world import Evidence, identity_of
 _ON_NS, _OFF_NS = round(ON_DELAY_S * NS), round(OFF_DELAY_S * NS)
 _SILENT_NS = round(SILENT_S * NS)
 _SHOWN_MAX = 5
-_AWAY = frozenset({"kill", "restart", "power_cut"})  # then the gateway is not there for a while
+_AWAY = frozenset({"kill", "restart", "power_cut", "pause"})  # then it is not there for a while
 _FOUND_WITHIN_S = 12.0  # of a lasting crossing while the clock is being set: delay, tick, a pause
 
 

@@ -45,8 +45,9 @@ SETTLE_MAX_S = 150.0
 """After the last fault everything must be where it belongs: two turns of the longest back-off
 (30 s), the time a dead link takes to be noticed, and the backlog."""
 CALM_S = 10.0
-"""After a start time moves only with the data for five seconds (`Judge.settle_s`), then the longest
-delay that may still run ends; with a clock that was set no data moves it sooner."""
+"""For so long nothing may be left to wait for. After a start time moves only with the data for five
+seconds (`Judge.settle_s`), then the longest delay that may still run ends; with a clock that was
+set no data moves it sooner."""
 RESTART_S = 1.0  # systemd's RestartSec as our unit has it
 RESERVE_BYTES = 65_536
 _CUT_AT_LAST_S = 15.0  # a power cut waits no longer for the disk to be busy
@@ -127,7 +128,6 @@ class World:
         self._death: asyncio.Future[float] | None = None
         self._stop: asyncio.Event | None = None
         self._ended = False
-        self._born_s = 0.0  # of the life that goes on
         self._down_for_s = 0.0
         self._down_since_s = 0.0
         loop.after_step = self._after_step
@@ -171,9 +171,12 @@ class World:
         self._read_journal()
 
     async def _settle(self) -> None:
-        deadline_s = self.loop.time() + SETTLE_MAX_S
+        calm_from_s = self.loop.time()
+        deadline_s = calm_from_s + SETTLE_MAX_S
         while self.loop.time() < deadline_s:
-            if self._is_settled():
+            if not self._is_settled():
+                calm_from_s = self.loop.time() + 1.0
+            elif self.loop.time() >= calm_from_s + CALM_S:
                 self.evidence.settled_s = self.loop.time()
                 self.log("settled")
                 return
@@ -184,7 +187,7 @@ class World:
         core = self.core
         if core is None or not all(device.is_done for device in self.devices):
             return False
-        if core.judge.recorder.waiting or self.loop.time() < self._born_s + CALM_S:
+        if core.judge.recorder.waiting:
             return False
         behind = any(delivery.behind for delivery in core.deliveries.values())
         untold = any(t.cursor.gseq < core.journal.head for t in core.tellers.values())
@@ -228,7 +231,6 @@ class World:
             self._death = self.loop.create_future()
             self._stop = asyncio.Event()
             self.lives += 1
-            self._born_s = self.loop.time()
             home = self.disk.begin()
             self.log(f"life {self.lives}")
             life = self.loop.spawn(domain, self._live(home, self._stop), domain.name)
