@@ -86,6 +86,9 @@ _SCHEMA = (
 )
 _CREATED = {statement for statement in _SCHEMA if statement.startswith("CREATE")}
 _URGENCY = _SCHEMA[-2:]  # what version 2 added
+_FOR_THE_WRITER = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+"""Why a log cannot be held by a reader though a writer may well go on: a cut while the file was
+being made, which a writer must undo first; a log whose file is gone."""
 _PUT_EVENT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_LIVE = """INSERT INTO live VALUES (?, ?, ?)
     ON CONFLICT (alarm_key) DO UPDATE SET record = excluded.record, sum = excluded.sum"""
@@ -454,9 +457,8 @@ class JournalDatabase:
         try:
             self._reader = _reading(self._path)
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _FOR_THE_WRITER:
                 raise
-            # A cut while the file was being made: a writer must undo that first.
 
     def _stored_head(self, db: sqlite3.Connection) -> Anchor:
         noted = dict(db.execute("SELECT name, value FROM meta"))

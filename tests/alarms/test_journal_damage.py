@@ -296,6 +296,21 @@ def test_a_lost_database_starts_again_far_above_any_number_used(where: Path) -> 
     journal.close()
 
 
+def test_a_log_whose_database_is_gone_is_no_obstacle(where: Path, tmp_path: Path) -> None:
+    """As a process that was killed leaves it; then somebody loses the one file."""
+    journal = Journal.open(where, reserve_bytes=0)
+    journal.append(events(COUNT + 1, COUNT + 5))
+    shutil.copytree(where, tmp_path / "killed")
+    journal.close()
+    (tmp_path / "killed" / DATABASE).unlink()
+    journal = Journal.open(tmp_path / "killed", reserve_bytes=0)
+    head = journal.head
+    assert head > COUNT
+    assert journal.damage.files >= 1
+    assert journal.append([make_event(head + 1)]) == head + 1
+    journal.close()
+
+
 def test_with_the_epoch_file_lost_too_the_database_tells_the_epoch(where: Path) -> None:
     (where / "epoch").write_bytes(b"\xff nonsense")
     journal = Journal.open(where, reserve_bytes=0)
