@@ -296,6 +296,26 @@ def test_a_lost_database_starts_again_far_above_any_number_used(where: Path) -> 
     journal.close()
 
 
+def test_a_log_that_has_lost_its_first_page_costs_what_was_on_it(
+    where: Path, tmp_path: Path
+) -> None:
+    """The header of the log and of its first frame with it: all that names the generation."""
+    journal = Journal.open(where, reserve_bytes=0)
+    for gseq in range(COUNT + 1, COUNT + 21):
+        journal.append(events(gseq, gseq))
+    shutil.copytree(where, tmp_path / "killed")
+    journal.close()
+    log = tmp_path / "killed" / (DATABASE + "-wal")
+    data = bytearray(log.read_bytes())
+    data[:4096] = random.Random(1).randbytes(4096)
+    log.write_bytes(data)
+    journal = Journal.open(tmp_path / "killed", reserve_bytes=0)
+    found = set(gseqs(journal.read(0, 1000)))
+    assert len(set(range(1, COUNT + 21)) - found) <= 6, "a page holds no more"
+    assert journal.damage.files >= 1
+    journal.close()
+
+
 def test_a_log_whose_database_is_gone_is_no_obstacle(where: Path, tmp_path: Path) -> None:
     """As a process that was killed leaves it; then somebody loses the one file."""
     journal = Journal.open(where, reserve_bytes=0)
