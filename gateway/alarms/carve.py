@@ -44,8 +44,8 @@ def carve_log(data: bytes) -> tuple[dict[int, StoredRow], int]:
     frames = range(
         _LOG_HEADER, len(data) - _FRAME_HEADER - PAGE_SIZE + 1, _FRAME_HEADER + PAGE_SIZE
     )
-    # Of this generation of the log, even if a whole page at its beginning is damaged: the header and
-    # the first frame lie on one. Older frames lie behind it, and hold what the file has already.
+    # Of this generation of the log, even if a whole page at its beginning is damaged: the header
+    # and the first frame lie on one. Older frames lie behind, and hold what the file has already.
     salts = {data[16:24], *(data[at + 8 : at + 16] for at in frames[:2])}
     found: dict[int, StoredRow] = {}
     certain = newest = 0
