@@ -28,8 +28,9 @@ Raised = tuple[str, int]
 """Alarm key and time."""
 
 
-def raised_without_outage(site: Path, runs: Iterable[Run]) -> set[Raised]:
-    """Every activation of judging the rows of `runs` with the rules of `site`."""
+def raised_without_outage(site: Path, runs: Iterable[Run]) -> tuple[set[Raised], int]:
+    """Every activation of judging the rows of `runs` with the rules of `site`; and up to when there
+    are rows: what came in later the gateway had judged when it was stopped, and not stored yet."""
     plugins = load_plugins()
     config = load_site(site, plugins)
     rules = site_rules(config, plugins.rule_kinds).rules
@@ -44,11 +45,12 @@ def raised_without_outage(site: Path, runs: Iterable[Run]) -> set[Raised]:
     for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(second)) + 1):
         batch = rows.take(part)
         events += judging.judge(batch, int(batch.received_time_ns[-1]))
-    return {
+    raised = {
         (event.alarm.alarm_key, event.time_ns)
         for event in events
         if event.transition is Transition.ACTIVATED
     }
+    return raised, int(rows.received_time_ns[-1])
 
 
 def _rows(runs: Iterable[Run], points: PointTable) -> Batch:
