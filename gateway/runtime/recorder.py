@@ -101,20 +101,25 @@ class Recorder:
         self, events: Sequence[AlarmEvent], since_ns: int, *, beside: bool = False
     ) -> None:
         """Into the journal, or into the queue before it. `since_ns`: receipt of what made them.
-        `beside`: it goes on when this returns, unless too many wait."""
-        if self.fault:
-            self.cry(events)  # else those of this call are cried out when a fault begins
+        `beside`: it goes on when this returns, unless the journal refuses or too many wait."""
+        was_faulty = bool(self.fault)
         self._waiting.extend((event, since_ns) for event in events)
-        if beside and len(self._waiting) <= WAITING_MAX:
+        if beside and not was_faulty and len(self._waiting) <= WAITING_MAX:
             if not self.is_writing:
                 await self.settle()  # raises what it raised
                 self._writing = asyncio.create_task(self._write())
             return
         await self.settle()
-        await self._write()
+        await self._flush(only_if_due=True)
+        if was_faulty and self.fault:
+            self.cry(events)  # else those of this call were cried out when the fault began
+        await self._make_room()
 
     async def _write(self) -> None:
         await self._flush(only_if_due=True)
+        await self._make_room()
+
+    async def _make_room(self) -> None:
         while len(self._waiting) > WAITING_MAX:
             await asyncio.sleep(RETRY_S)
             await self._flush()

@@ -74,6 +74,7 @@ async def test_events_wait_in_order_are_cried_out_once_and_told_when_they_are_re
     desk.now_s += module.RETRY_S
     await desk.recorder.record([make_event(6)], 0)
     assert desk.told == [1, 2, 3, 4, 5, 6]
+    assert desk.cried == [2, 3, 4, 5], "what is recorded at once is not cried out"
     assert [e.alarm.gseq for e in desk.journal.read(0, 10)] == desk.told
     assert (desk.recorder.unrecorded_count, desk.recorder.fault) == (0, "")
     assert desk.status.state == "judging"
