@@ -601,7 +601,7 @@ class Judge:
         lived through was judged by the rules as they were, and comes before those."""
         if self.points.version == self._points_version:
             return []
-        matched = self.rules.live.copy()
+        matched = self.rules.live
         self.rules.refresh()
         while derived := self.rules.derived_points():
             await self.declare(derived)
