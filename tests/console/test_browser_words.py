@@ -257,6 +257,24 @@ async def test_enter_on_an_alarm_opens_the_trend_of_its_point(browser, site, ope
         assert page.url.endswith(f"/values?point={METHANE}")
 
 
+async def test_enter_opens_the_trend_even_before_the_plant_is_known(browser, site, opened):
+    site.core.raise_alarm(METHANE)
+    async with opened(browser, site) as page:
+
+        async def never_answered(_route) -> None:
+            """The request hangs until the page is left."""
+
+        await page.route("**/api/points", never_answered)
+        await page.reload()
+        await expect(page.locator(".alarm")).to_have_count(1)
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"**/values?point={METHANE}")
+        await page.unroute("**/api/points")
+        await page.reload()
+        await expect(page.locator("#trend h2")).to_have_text("甲烷T0")
+
+
 async def test_a_vehicle_already_in_alarm_is_marked_when_the_plan_opens_and_it_moves(
     browser, site, opened
 ):

@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { byId, h, icon, keyed, setClass, setIcon, setText } from "./dom.js";
 import { NONE, _, clock, count, duration, moment, pick, unitText, value } from "./i18n.js";
 import * as live from "./live.js";
-import { isOld, onPlant, onValues, pointOf, reading, subjectOf } from "./plant.js";
+import { isKnown, isOld, onPlant, onValues, pointOf, reading, subjectOf } from "./plant.js";
 import { askOperator, onKey, rove, toast } from "./shell.js";
 import { PRIORITY, STATE, TRANSITION, UNSURE, level, sourceOf } from "./words.js";
 
@@ -301,9 +301,10 @@ byId("alarms").addEventListener("click", (event) => {
 });
 onKey(["Enter"], (event) => {
   const row = event.target.closest?.(".alarm");
-  const point = row && event.target === row && pointOf(row.alarm.point_id);
-  if (!point) return false;
-  location.assign(`/values?point=${encodeURIComponent(point.id)}`);
+  const id = event.target === row ? row.alarm.point_id : null;
+  // A row may be on the screen before the plant is known; the key pressed then counts as well.
+  if (!id || (isKnown() && !pointOf(id))) return false;
+  location.assign(`/values?point=${encodeURIComponent(id)}`);
   return true;
 });
 onKey(["a"], () => {

@@ -52,6 +52,8 @@ on("values", async (frame) => {
   for (const listener of valueListeners) listener(sampleOf, frame);
 });
 
+/** Whether the points of the plant are here: until then nobody can say that one does not exist. */
+export const isKnown = () => version !== null;
 export const pointOf = (id) => pointById.get(id) ?? null;
 export const deviceOf = (id) => deviceById.get(id) ?? null;
 
