@@ -72,9 +72,12 @@ class Instances(Sequence[RuleInstance]):
         self._plan.extend(plans)
         self._name.extend(names)
 
-    def describe(self, position: int, point: Point | None, plan: InstancePlan, name: str) -> None:
+    def describe(
+        self, position: int, rule: Rule, point: Point | None, plan: InstancePlan, name: str
+    ) -> None:
         """What stands there is another one from now on, by the same key."""
-        self._point[position], self._plan[position] = point, plan
+        self._rule[position], self._point[position] = rule, point
+        self._plan[position] = plan
         self._name[position], self._made[position] = name, None
 
     def _make(self, position: int) -> RuleInstance:

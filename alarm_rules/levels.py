@@ -35,16 +35,20 @@ class Listening:
         }
         self._wanted: dict[str, tuple[int, ...]] = {}  # rule id -> numbers of who judges it
         for rule in rules if self._rules else ():
-            self._wanted[rule.rule.id] = tuple(
-                number
-                for number, judge in self._rules.items()
-                if number != rule.number and means(rule.rule.id, judge.judged)
-            )
+            self.hear_of(rule)
         self._members: dict[tuple[int, str], set[int]] = {}
         self._places: dict[int, list[tuple[int, str]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._rules)
+
+    def hear_of(self, rule: CompiledRule) -> None:
+        """A rule that may be judged."""
+        self._wanted[rule.rule.id] = tuple(
+            number
+            for number, judge in self._rules.items()
+            if number != rule.number and means(rule.rule.id, judge.judged)
+        )
 
     def members(self, number: int, key: str) -> tuple[int, ...]:
         """Positions of the instances in a group of a rule."""

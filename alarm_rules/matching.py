@@ -74,6 +74,14 @@ class RuleGroups:
     def keys(self) -> Iterable[str]:
         return self._groups if self.only is None else self.only
 
+    def points(self) -> Iterator[int]:
+        """Every point of every group; one that is in two of them twice."""
+        if self.only is not None:
+            yield from self.only.values()
+        for inputs in self._groups.values():
+            for members in inputs.values():
+                yield from members
+
     def members(self, key: str) -> Mapping[str, tuple[int, ...]]:
         if self.only is not None:
             point = self.only.get(key)
@@ -176,30 +184,45 @@ class Matching:
     def __init__(self, rules: Sequence[CompiledRule], points: PointTable) -> None:
         self._rules = rules
         self._points = points
-        self.of_rule = [
-            RuleGroups(tuple(sorted(rule.rule.inputs)), is_by_point=rule.group_by == GroupBy.POINT)
-            for rule in rules
-        ]
+        self.of_rule = [_no_groups(rule) for rule in rules]
         self._by_id: dict[str, _Place] = {}
         self._any = _Asked()
         self._by_quantity: dict[str, _Asked] = {"": self._any}
         for number, rule in enumerate(rules):
-            if rule.kind.judges is not None:
-                continue  # of other rules' levels, not of points
-            for name, selector in rule.rule.inputs.items():
-                candidate = _Candidate.of(number, name, rule, selector)
-                for point_id in selector.ids if len(selector.ids) < 2 else {*selector.ids}:
-                    before = self._by_id.get(point_id)
-                    self._by_id[point_id] = (*before, candidate) if before else (candidate,)
-                if not selector.ids:
-                    asked = self._by_quantity.setdefault(selector.quantity, _Asked())
-                    asked.candidates.append(candidate)
+            self._ask(number, rule)
         self._seen_points: list[Point] = []
         self._seen_devices: list[Device] = []
         self._points_of: dict[str, set[int]] = defaultdict(set)
         self._places: list[_Place] = []  # by point
         self._matched: list[Point] = []  # by point: as it was when it was matched
         self._version = -1
+
+    def _ask(self, number: int, rule: CompiledRule) -> list[_Candidate]:
+        """Look for the rule's points from now on."""
+        if rule.kind.judges is not None:
+            return []  # of other rules' levels, not of points
+        candidates = []
+        for name, selector in rule.rule.inputs.items():
+            candidate = _Candidate.of(number, name, rule, selector)
+            candidates.append(candidate)
+            for point_id in selector.ids if len(selector.ids) < 2 else {*selector.ids}:
+                before = self._by_id.get(point_id)
+                self._by_id[point_id] = (*before, candidate) if before else (candidate,)
+            if not selector.ids:
+                asked = self._by_quantity.setdefault(selector.quantity, _Asked())
+                asked.candidates.append(candidate)
+        return candidates
+
+    def _ask_no_more(self, rules: Mapping[int, CompiledRule]) -> None:
+        """Look for the points of these no longer."""
+        for rule in rules.values():
+            for selector in rule.rule.inputs.values():
+                for point_id in selector.ids:
+                    left = [c for c in self._by_id.get(point_id, ()) if c.number not in rules]
+                    self._by_id[point_id] = tuple(left)
+        for asked in self._by_quantity.values():
+            if any(one.number in rules for one in asked.candidates):
+                asked.candidates = [c for c in asked.candidates if c.number not in rules]
 
     @property
     def is_current(self) -> bool:
@@ -236,8 +259,6 @@ class Matching:
             every.update(*(self._points_of.get(device.id, ()) for device in devices))
             changed = sorted(every)
         dirty: Dirty = {}
-        for asked in self._by_quantity.values():
-            asked.begin()
         self._match(changed, dirty)
         kinds = {device.kind for device in devices}
         for number, rule in enumerate(self._rules):
@@ -272,15 +293,59 @@ class Matching:
             changed.append(device)
         return changed
 
+    def exchange(
+        self, before: Mapping[int, CompiledRule], after: Mapping[int, CompiledRule]
+    ) -> tuple[list[int], Dirty]:
+        """Rules by number as they were and as they are; in only one of the two: new, or gone.
+        Returns the points any of them is about, ascending, and the groups to be planned again:
+        all of those points, whatever the rule. The point table must not have changed since the last
+        `update`."""
+        assert self.is_current, "first what the points have become"
+        dirty: Dirty = {}
+        touched = {point for number in before for point in self.of_rule[number].points()}
+        for index in sorted(touched):
+            self._take_out(index, dirty)
+        self._ask_no_more(before)
+        for number, rule in before.items():
+            dirty.setdefault(number, {}).update(dict.fromkeys(self.of_rule[number].keys()))
+            self.of_rule[number] = _no_groups(rule)
+        for number in sorted(after):
+            if number == len(self.of_rule):
+                self.of_rule.append(_no_groups(after[number]))
+            self.of_rule[number] = _no_groups(after[number])
+            candidates = self._ask(number, after[number])
+            selectors = [*after[number].rule.inputs.values()]
+            touched.update(self._matching(candidates, selectors))
+        self._match(sorted(touched), dirty)
+        return sorted(touched), dirty
+
+    def _matching(
+        self, candidates: Sequence[_Candidate], selectors: Sequence[Selector]
+    ) -> Iterator[int]:
+        for one, selector in zip(candidates, selectors, strict=True):
+            known = [self._points.index(each) for each in selector.ids if each in self._points]
+            for index in known if selector.ids else range(len(self._points)):
+                point = self._points[index]
+                device = self._points.device(point.device) if point.device else None
+                if one.matches(point, device):
+                    yield index
+
+    def _take_out(self, index: int, dirty: Dirty) -> None:
+        """Out of every group it is in."""
+        for number, key, name in self.places(index):
+            self.of_rule[number].discard(key, name, index)
+            dirty.setdefault(number, {})[key] = None
+        self._places[index] = ()
+
     def _match(self, changed: Sequence[int], dirty: Dirty) -> None:
         """Take the points out of where they were and put them where they belong."""
+        for asked in self._by_quantity.values():
+            asked.begin()
         places, matched, of_rule = self._places, self._matched, self.of_rule
         for index in changed:
             point = self._points[index]
             if index < len(places):
-                for number, key, name in self.places(index):
-                    of_rule[number].discard(key, name, index)
-                    dirty.setdefault(number, {})[key] = None
+                self._take_out(index, dirty)
                 matched[index] = point
                 place = places[index] = self._place_of(point)
             else:  # points are never taken away: the next one
@@ -308,6 +373,11 @@ class Matching:
                 found = asked.matching(point, device)
                 place = place + found if place else found
         return place
+
+
+def _no_groups(rule: CompiledRule) -> RuleGroups:
+    inputs = tuple(sorted(rule.rule.inputs))
+    return RuleGroups(inputs, is_by_point=rule.group_by == GroupBy.POINT)
 
 
 @contextmanager
@@ -339,6 +409,17 @@ def compile_rules(
     rules: Sequence[Rule], kinds: Mapping[str, RuleKind]
 ) -> tuple[list[CompiledRule], list[Fault]]:
     """Every rule with its kind and parameters, and every fault found on the way."""
+    compiled, layers, faults = check_rules_again(rules, kinds, {})
+    for number, (one, layer) in enumerate(zip(compiled, layers, strict=True)):
+        one.number, one.layer = number, layer
+    return compiled, faults
+
+
+def check_rules_again(
+    rules: Sequence[Rule], kinds: Mapping[str, RuleKind], in_force: Mapping[str, CompiledRule]
+) -> tuple[list[CompiledRule], list[int], list[Fault]]:
+    """Every rule compiled, its layer, and every fault; with a fault none at all. Of those that are
+    `in_force`, by id, the ones that state the same are taken as they are, and not written to."""
     faults: list[Fault] = []
     compiled: list[CompiledRule] = []
     seen: set[str] = set()
@@ -348,6 +429,10 @@ def compile_rules(
             faults.append(_fault(rule, "id", "each rule id once; this one stands twice"))
             continue
         seen.add(rule.id)
+        same = in_force.get(rule.id)
+        if same is not None and (same.rule is rule or same.rule == rule):
+            compiled.append(same)
+            continue
         kind = kinds.get(rule.kind)
         if kind is None:
             known = ", ".join(sorted(kinds))
@@ -359,15 +444,13 @@ def compile_rules(
             compiled.append(one)
     faults += _judging_nothing(compiled)
     if faults:
-        return [], faults
+        return [], [], faults
     layers, circle = _layers(compiled)
     if circle:
         names = " -> ".join(circle)
         fault = Fault("rules", 0, circle[0], f"rules that do not need themselves: {names}")
-        return [], [fault]
-    for number, (one, layer) in enumerate(zip(compiled, layers, strict=True)):
-        one.number, one.layer = number, layer
-    return compiled, []
+        return [], [], [fault]
+    return compiled, layers, []
 
 
 _known: WeakValueDictionary[tuple[str, bytes], BaseModel] = WeakValueDictionary()
@@ -441,7 +524,8 @@ def _layers(rules: Sequence[CompiledRule]) -> tuple[list[int], list[str]]:
     produced = {
         number: point
         for number, rule in enumerate(rules)
-        if (point := rule.kind.produces(rule.rule, rule.parameters)) is not None
+        if rule.kind.produces is not None
+        and (point := rule.kind.produces(rule.rule, rule.parameters)) is not None
     }
     if not produced and not any(rule.kind.judges for rule in rules):
         return [0] * len(rules), []

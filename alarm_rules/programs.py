@@ -19,6 +19,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from alarm_rules.exchange import Exchange
 from alarm_rules.instances import Instances
 from alarm_rules.levels import Listening
 from alarm_rules.matching import CompiledRule, Dirty, Matching
@@ -67,13 +68,30 @@ class _Changed:
         self.instances.extend(zip(part.rows, part.plans, strict=True))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Emptied:
+    """Rows of a program that lost their memory."""
+
+    instances: NDArray[np.int64]
+    slots: NDArray[np.int64]
+
+    def apply(self, program: Program) -> None:
+        own = program.evaluator
+        if len(self.instances):
+            program.state.clear(self.instances)
+            if len(own.instances):
+                own.instances.clear(self.instances)
+        if len(self.slots) and len(own.slots):
+            own.slots.clear(self.slots)
+
+
 class Programs:
     """Every program of a rule set and what stands in it."""
 
     def __init__(
         self, rules: Sequence[CompiledRule], matching: Matching, points: PointTable
     ) -> None:
-        self._rules = rules
+        self._rules = rules  # by number; `exchange` writes into it
         self._matching = matching
         self._points = points
         self._urgent: dict[int, Priority] = {}
@@ -87,7 +105,7 @@ class Programs:
             name, count = rule.kind.name, rule.kind.level_count(rule.parameters)
             if count > widths.get(name, 0):
                 widths[name] = count
-        by_key: dict[tuple[int, str], Program] = {}
+        self._by_key = by_key = dict[tuple[int, str], Program]()
         self._program_of: list[Program] = []
         for rule in rules:
             key = (rule.layer, rule.kind.name)
@@ -101,12 +119,14 @@ class Programs:
         self.joined: set[int] = set()  # positions a rule listens to since the last `joined.clear`
         self._listening = Listening(rules, points)
         self._waiting: dict[Program, set[tuple[int, str]]] = defaultdict(set)
-        rule_ids = [rule.rule.id for rule in rules]
+        rule_ids = self._rule_ids = [rule.rule.id for rule in rules]
         names = {False: self._point_id, True: self.instances.key}
         self.roster = {
             program: Roster(rule_ids, names[program.kind.judges is not None])
             for program in self.all
         }
+        self._is_exchanging = False
+        self.emptied: dict[Program, Emptied] = {}  # by the last `exchange`
         self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
 
     def refresh(self, dirty: Dirty) -> None:
@@ -130,6 +150,57 @@ class Programs:
             self._fill(program, changed[program])
         if self._listening:
             self._refresh_judging(changed)
+
+    def has_place_for(self, rule: CompiledRule) -> bool:
+        """Whether such a rule can come or go among what there is: others need not be judged in
+        another order, and nothing grows but rows."""
+        program = self._by_key.get((rule.layer, rule.kind.name))
+        if program is None or rule.kind.level_count(rule.parameters) > program.width:
+            return False
+        produces = rule.kind.produces
+        if rule.kind.judges is not None or (produces and produces(rule.rule, rule.parameters)):
+            return False
+        return self._is_any_hiding or not rule.kind.hides
+
+    def exchange(self, exchange: Exchange) -> None:
+        """What goes on as it was keeps its memory; what nothing judges any more, and an instance
+        whose levels have other names, has none, as after a restart with the new rules."""
+        before, after = exchange.before, exchange.after
+        for number in sorted(after):
+            if number == len(self._program_of):
+                rule = after[number]
+                self._program_of.append(self._by_key[rule.layer, rule.kind.name])
+                self._rule_ids.append(rule.rule.id)
+            self._listening.hear_of(after[number])
+        changed = before.keys() | after.keys()
+        self.problems = {at: text for at, text in self.problems.items() if at[0] not in changed}
+        points, dirty = self._matching.exchange(before, after)
+        for point in points:  # all of their groups are planned again
+            self._urgent.pop(point, None)
+        listened = self._listened()
+        self._is_exchanging, self.emptied = True, {}
+        try:
+            self.refresh(dirty)
+        finally:
+            self._is_exchanging = False
+        self.joined -= listened
+
+    def _listened(self) -> set[int]:
+        """Positions some rule listens to."""
+        found: set[int] = set()
+        for program in self.judging:
+            layout = program.layout
+            found.update(layout.slot_point[layout.slot_live].tolist())
+        return found
+
+    def forgotten(self) -> set[int]:
+        """Positions whose memory the last `exchange` took, and that are judged on and listened
+        to."""
+        found: set[int] = set()
+        for program, emptied in self.emptied.items():
+            rows = emptied.instances[program.layout.instance_live[emptied.instances]]
+            found.update(program.state["position"][rows].tolist())
+        return found & self._listened()
 
     def _members(self, number: int, keys: Iterable[str]) -> Iterable[int]:
         groups = self._matching.of_rule[number]
@@ -371,10 +442,25 @@ class Programs:
         roster.layout_into(layout, width)
         program.evaluator.instances.grow(size)
         program.evaluator.slots.grow(roster.slot_count)
+        self._empty(program)
         _write_levels(program, changed.instances)
         self.derived[program] = roster.derived_index(self._point_index)
         program.evaluator.configure(changed.instances, changed.groups, layout)
         program.settle_all()
+
+    def _empty(self, program: Program) -> None:
+        """In an exchange of rules: what is not judged loses its memory, and so does an instance
+        whose levels have other names, as its bits would mean something else."""
+        renamed, layout = np.array(self.roster[program].take_renamed(), np.int64), program.layout
+        if not self._is_exchanging:
+            return
+        gone = np.flatnonzero(~layout.instance_live)
+        emptied = Emptied(np.union1d(gone, renamed), np.flatnonzero(~layout.slot_live))
+        emptied.apply(program)
+        program.state.unset(renamed, but=("position",))  # it may have fewer levels: none beyond
+        if len(program.evaluator.instances):  # them may speak
+            program.evaluator.instances.unset(renamed)
+        self.emptied[program] = emptied
 
     def _describe(self, position: NDArray[np.int32], parts: Iterable[_Part]) -> None:
         """Positions for the new ones, in order; what is known of each anew."""
@@ -390,9 +476,11 @@ class Programs:
                 again.append(part)
         position[rows] = np.arange(known, known + len(rows))
         for part in again:
-            described = zip(part.rows, part.points, part.plans, part.names, strict=True)
-            for row, point, plan, name in described:
-                self.instances.describe(int(position[row]), point, plan, name)
+            numbers = part.numbers
+            described = zip(part.rows, numbers, part.points, part.plans, part.names, strict=True)
+            for row, number, point, plan, name in described:
+                rule = self._rules[number].rule
+                self.instances.describe(int(position[row]), rule, point, plan, name)
 
     def _point_id(self, index: int) -> str:
         return self._points[index].id

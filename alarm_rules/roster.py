@@ -55,6 +55,7 @@ class Roster:
         self._slot_input = array("q")
         self._slot_point = array("q")
         self._slot_live = bytearray()
+        self._renamed: list[int] = []  # instances whose levels have other names since
         self._names = Names()
         self._slot_names = as_names([])
 
@@ -132,6 +133,7 @@ class Roster:
         elif self._levels[instance] != levels:
             self._levels[instance] = levels
             self._names.forget("levels")
+            self._renamed.append(instance)
         self._instance_live[instance] = True
         self._instance_group[instance] = row
         first = self._first_instance[row]
@@ -177,6 +179,11 @@ class Roster:
         self._slot_point.extend(points)
         self._slot_live.extend(repeat(1, count))
         return found
+
+    def take_renamed(self) -> list[int]:
+        """Instances whose levels are called otherwise than before; each is told once."""
+        renamed, self._renamed = self._renamed, []
+        return renamed
 
     def names(self) -> tuple[NDArray[np.bytes_], ...]:
         """In the order of `NAME_COLUMNS`: what the state is saved under."""

@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 from alarm_rules import segments as seg
 from alarm_rules import state as st
 from alarm_rules.backlog import Backlog
+from alarm_rules.exchange import InForce
 from alarm_rules.gaps import SHORTEST_NS, Gaps
 from alarm_rules.lane import Bounds, Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
-from alarm_rules.matching import Matching, compile_rules, uncollected
+from alarm_rules.matching import Matching, check_rules_again, compile_rules, uncollected
 from alarm_rules.outline import Outline
 from alarm_rules.program import Program
 from alarm_rules.programs import Programs
@@ -124,6 +125,8 @@ class RuleSet:
                 raise ConfigError(faults)
             self._matching = Matching(compiled, points)
             self._programs = Programs(compiled, self._matching, points)
+        self._kinds = dict(kinds)
+        self._in_force = InForce(compiled)
         self.lateness_ns = lateness_ns
         self._tolerance_ns = clock_tolerance_ns
         self._held_rows_max = held_rows_max
@@ -185,6 +188,34 @@ class RuleSet:
             return
         with uncollected():
             self._programs.refresh(self._matching.update())
+        self._take_in()
+
+    def exchange(self, rules: Sequence[Rule]) -> bool:
+        """Judge by these rules from now on, and go on as a new set of them would that was loaded
+        with what this one saves; only that what stays as it was is not made again. False, and
+        nothing is done, where that cannot be done in place: then make that new set.
+
+        In place: what is added, edited or gone is of a kind and layer the set has already, has no
+        more levels than that holds, computes no points and judges no other rules. Raises
+        ConfigError with every fault of the rules; then nothing is done either."""
+        wanted, layers, faults = check_rules_again(rules, self._kinds, self._in_force.by_id)
+        if faults:
+            raise ConfigError(faults)
+        exchange = self._in_force.exchange(wanted, layers)
+        if exchange is None or not all(map(self._programs.has_place_for, exchange.rules())):
+            return False
+        self.refresh()
+        if exchange:
+            with uncollected():
+                self._in_force.take(exchange)
+                self._programs.exchange(exchange)
+            self._afresh |= self._programs.forgotten()
+            self._take_in()
+            self._programs.emptied = {}
+        return True
+
+    def _take_in(self) -> None:
+        """The programs have changed: what follows from them."""
         size = len(self._points)
         self._point_ids += [self._points[n].id for n in range(len(self._point_ids), size)]
         self._now.grow(size)
@@ -192,6 +223,10 @@ class RuleSet:
         self._gaps.grow(self._points)
         if self._late is not None:
             self._late = self._late.renewed(self._now)
+            for program, emptied in self._programs.emptied.items():
+                if program in self._late.twin:
+                    emptied.apply(self._late.twin[program])
+                    self._late.twin[program].settle_all()
         self._asked = np.zeros(size, np.bool_)
         self._derived = np.zeros(size, np.bool_)
         for program in self._programs.sampled:
@@ -392,7 +427,9 @@ class RuleSet:
             return
         times = self._now.times(now_ns)
         for program in self._programs.judging:
-            program.judge(rows_of(found, joined), times, known_to_ns)
+            width = program.layout.point_count  # beyond it stand rules that come later
+            heard = [stands for stands in joined if stands.position < width]
+            program.judge(rows_of(found, heard), times, known_to_ns)
             changes = program.finish(times, known_to_ns)
             if changes is not None:
                 found.append((program, changes))

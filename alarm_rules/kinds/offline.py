@@ -308,8 +308,9 @@ class OfflineEvaluator:
 
     def _bear(self, now_ns: int) -> None:
         if self._unborn:
-            born = self.instances["born_ns"]
-            born[born == NEVER] = now_ns
+            layout, born = self._layout, self.instances["born_ns"]
+            assert layout is not None
+            born[(born == NEVER) & layout.instance_live] = now_ns
             self._unborn = False
 
     def _base(
@@ -338,11 +339,13 @@ class OfflineEvaluator:
         layout = self._layout
         if layout is None or len(instances) == 0:
             return
+        if len(instances) == len(self.instances):  # after a refresh or a load: look at everything
+            self._shorten(np.arange(layout.point_count))
+            self.due_ns = NEVER
+            return
         groups = layout.instance_group[instances]
         _, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
         self._shorten(np.unique(layout.slot_point[slots]))
-        if len(instances) == len(self.instances):  # after a refresh or a load: look at everything
-            self.due_ns = NEVER
 
 
 def _signals(

@@ -84,6 +84,12 @@ class Columns:
         for name in self.saved:
             self._arrays[name][row] = self._fields[name][1]
 
+    def unset(self, row: NDArray[np.int64], *, but: Sequence[str] = ()) -> None:
+        """Settings back to the fill: others are about to be written."""
+        for name, (_dtype, fill, *_width) in self._fields.items():
+            if name not in self.saved and name not in but:
+                self._arrays[name][row] = fill
+
     @property
     def _order(self) -> Literal["C", "F"]:
         return "F" if self._is_by_column else "C"
@@ -445,7 +451,8 @@ class RuleKind:
     level_count: Callable[[Any], int]  # parameters -> levels
     inputs: Sequence[str] | None = ("value",)  # None: the rule names them itself
     group_by: Callable[[Rule, Any], str] | None = None  # a GroupBy's value; None: the rule's own
-    produces: Callable[[Rule, Any], Point | None] = field(default=lambda _rule, _parameters: None)
+    produces: Callable[[Rule, Any], Point | None] | None = None
+    """(rule, parameters) -> the point it computes, `*` in its id for what is known later."""
     check: Callable[[Rule, Any], Sequence[str]] = field(default=lambda _rule, _parameters: ())
     loosens: Callable[[Any, Any], Sequence[str]] | None = None
     """(parameters, changed parameters) -> what became less strict; None: every change may have."""

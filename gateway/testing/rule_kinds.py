@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from alarm_rules.ruleset import Evaluation, RuleSet
+from alarm_rules.ruleset import Evaluation, RuleSet, check_rules
 from gateway.contract.rule_kind import RuleKind
 from gateway.model.batch import Batch
 from gateway.model.point import Device, Point, PointTable
@@ -124,6 +124,41 @@ def check_rule_kind(
     return plain
 
 
+def check_exchange(
+    kind: RuleKind, case: RuleCase, others: Sequence[Rule], *, seed: int = 0
+) -> tuple[int, int]:
+    """The law of `RuleSet.exchange`: rules that are edited, added, dropped and brought back while a
+    history is told give in place what new rule sets give that are loaded with the state of the one
+    before. `others`: more rules of the same kind over the same points. Returns how many exchanges
+    there were, and how many of them were done in place."""
+    kinds = {**case.kinds, kind.name: kind}
+    done = [0, 0]
+    for way in (
+        Way(cuts=True, repeats=True),
+        Way(cuts=True, repeats=True, restarts=True),
+        Way(cuts=True, lateness_s=3.0, repeats=True),
+    ):
+        told = [
+            drive(
+                case,
+                kinds,
+                way=replace(way, exchanges=Exchanges(tuple(others), in_place, done)),
+                rng=random.Random(f"{seed} {way}"),  # noqa: S311  a seeded test, not a secret
+            )
+            for in_place in (True, False)
+        ]
+        assert told[0] == told[1], f"seed {seed}: " + _differ(f"in place, {way}", *told)
+    return done[0], done[1]
+
+
+class Exchanges(NamedTuple):
+    """Rules that are exchanged while the history is told. `done`: all, and those in place."""
+
+    others: tuple[Rule, ...]
+    in_place: bool
+    done: list[int]
+
+
 @dataclass(frozen=True)
 class Way:
     """How a history is told."""
@@ -134,6 +169,7 @@ class Way:
     lateness_s: float = 0.0
     renumbered: bool = False
     strangers: bool = False
+    exchanges: Exchanges | None = None
 
 
 class _Arrival(NamedTuple):
@@ -155,13 +191,14 @@ def drive(
     lateness_ns = round(way.lateness_s * NS_PER_S)
 
     def fresh() -> RuleSet:
-        rules = RuleSet(case.rules, kinds, table, lateness_ns=lateness_ns)
+        rules = RuleSet(stated, kinds, table, lateness_ns=lateness_ns)
         while points := rules.derived_points():
             for point in points:
                 table.put(point)
             rules.refresh()
         return rules
 
+    stated = case.rules
     rules = fresh()
     story = Story([], [])
     _note(story, rules, rules.evaluate(Batch.empty(), START_NS), table)
@@ -171,9 +208,41 @@ def drive(
         if way.restarts and rng.random() < min(0.5, RESTARTS_MAX / len(calls)):
             saved, rules = rules.save(), fresh()
             rules.load(saved)
+        if way.exchanges is not None and rng.random() < min(0.5, RESTARTS_MAX / len(calls)):
+            stated = _other_rules(case, way.exchanges.others, kinds, rng)
+            in_place = way.exchanges.in_place and rules.exchange(stated)
+            if way.exchanges.in_place:
+                way.exchanges.done[0] += 1
+                way.exchanges.done[1] += in_place
+            if not in_place:
+                saved, rules = rules.save(), fresh()
+                rules.load(saved)
     story.changes.sort(key=lambda change: (change.time_ns, change.alarm_key))
     story.derived.sort(key=lambda sample: (sample.time_ns, sample.point))
     return story
+
+
+def _other_rules(
+    case: RuleCase, others: Sequence[Rule], kinds: Mapping[str, RuleKind], rng: random.Random
+) -> Sequence[Rule]:
+    """Of each rule id one of its forms, or none; some with other delays. Rules that judge rules
+    mostly stay: they cannot be exchanged in place, and what they listen to can."""
+    stay = rng.random() < 0.8
+    forms: dict[str, list[Rule]] = {}
+    for rule in (*case.rules, *others):
+        forms.setdefault(rule.id, []).append(rule)
+    found = []
+    for same in forms.values():
+        rule = rng.choice(same)
+        if stay and kinds[rule.kind].judges is not None:
+            found.append(same[0])
+            continue
+        if rng.random() < 0.2:
+            rule = replace(rule, on_delay_s=rng.choice([0.0, 1.0, 3.0]))
+        if rng.random() > 0.15:
+            found.append(rule)
+    rng.shuffle(found)
+    return case.rules if check_rules(found, kinds) else found
 
 
 def _table(case: RuleCase, way: Way, rng: random.Random) -> PointTable:

@@ -17,12 +17,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from alarm_rules import program
 from alarm_rules.kinds import limit
 from gateway.contract.rule_kind import RuleKind
-from gateway.testing.rule_kinds import Reference, RuleCase, check_rule_kind
+from gateway.testing.rule_kinds import Reference, RuleCase, check_exchange, check_rule_kind
 
+T = TypeVar("T")
 HISTORIES_PER_CASE = 20
 HISTORIES_PER_LARGE_CASE = 100
 """Histories told together: one rule set judges them all, so that ten thousand take minutes."""
@@ -62,21 +64,42 @@ def law_names() -> list[str]:
 
 def check_law(name: str, cases: int, base_seed: int) -> int:
     """Check at least `cases` histories; returns how many level changes they gave."""
+
+    def check(law: Law, case: RuleCase, seed: int) -> int:
+        story = check_rule_kind(law.kind, case, reference=law.reference, seed=seed)
+        return len(story.changes) + len(story.derived)
+
+    return sum(_each_case(name, cases, base_seed, check))
+
+
+def check_exchanges(name: str, cases: int, base_seed: int) -> tuple[int, int]:
+    """Check at least `cases` histories during which rules are exchanged; returns how often that
+    was, and how often it was done in place."""
+
+    def check(law: Law, case: RuleCase, seed: int) -> tuple[int, int]:
+        others = law.make(random.Random(f"{name} {seed} others"), len(case.points)).rules
+        return check_exchange(law.kind, case, others, seed=seed)
+
+    found = _each_case(name, cases, base_seed, check)
+    return sum(all_ for all_, _ in found), sum(in_place for _, in_place in found)
+
+
+def _each_case(
+    name: str, cases: int, base_seed: int, check: Callable[[Law, RuleCase, int], T]
+) -> list[T]:
+    """Case after case, each with switches of its own; what fails says how to see it again."""
     law: Law = importlib.import_module(name).LAW
     known = {switch: getattr(*switch) for switch in SWITCHES[0]}
-    changes = 0
     together = HISTORIES_PER_CASE if cases < LARGE_RUN else HISTORIES_PER_LARGE_CASE
+    found = []
     for number in range(-(-cases // together)):
         seed = base_seed + number
-        rng = random.Random(f"{name} {seed}")
-        case = law.make(rng, together)
-        switches = SWITCHES[seed % len(SWITCHES)]
+        case = law.make(random.Random(f"{name} {seed}"), together)
         try:
-            _switch(switches)
-            story = check_rule_kind(law.kind, case, reference=law.reference, seed=seed)
+            _switch(SWITCHES[seed % len(SWITCHES)])
+            found.append(check(law, case, seed))
         except AssertionError as error:
             raise AssertionError(f"{name}: LAW_SEED={seed} LAW_CASES={cases}: {error}") from error
         finally:
             _switch(known)
-        changes += len(story.changes) + len(story.derived)
-    return changes
+    return found
