@@ -255,7 +255,8 @@ class Signals:
     reset: NDArray[np.bool_]  # (rows, levels): back; neither = hold
     value: NDArray[np.float64]
     quality: NDArray[np.uint8]
-    timed: NDArray[np.bool_] | None = None  # found by a clock, before any sample of that time
+    timed: NDArray[np.bool_] | None = None  # found by a clock, before any sample of that time; one
+    # change with the delays that end at that time
 
     def __len__(self) -> int:
         return len(self.instance)

@@ -92,4 +92,4 @@ def reference(case: RuleCase) -> Story:
     return story(told)
 
 
-LAW = Law(KIND, make, reference)
+LAW = Law(KIND, make, reference, together_max=20)

@@ -16,7 +16,6 @@ from gateway.model.rule import Rule, Selector
 from gateway.testing.rule_kinds import RuleCase, Sample, Story
 
 NS = 1_000_000_000
-Said = list[tuple[bool | None, float | None, int]]
 QUALITIES = [0, 0, 0, int(Quality.UNCERTAIN), int(Quality.BAD_COMMUNICATION)]
 
 
@@ -76,20 +75,6 @@ def _age_ns(rule: Rule, points: list[Point]) -> int | None:
     return round(max(given["max_age_s"], floor_s) * NS)
 
 
-class _Silence(ScalarInstance):
-    """What two clocks find at one time is one step: a silence that begins again at the very end of
-    its off-delay never ended."""
-
-    def step(self, now: int, said: Said) -> None:
-        (level,), ((is_silent, cause, quality),) = self.levels, said
-        ends_now = level.output and not level.condition and level.deadline() == now
-        if is_silent and level.on_ns == 0 and ends_now:
-            level.condition = True
-            level.since_ns, level.cause, level.quality = now, cause, quality
-        else:
-            super().step(now, said)
-
-
 def reference(case: RuleCase) -> Story:
     of_point = defaultdict(list)
     for sample in case.samples:
@@ -108,7 +93,7 @@ def reference(case: RuleCase) -> Story:
                 continue
             delays = round(rule.on_delay_s * NS), round(rule.off_delay_s * NS)
             level = ScalarLevel("OFFLINE", *delays, age_ns / NS, age_ns / NS)
-            instance = _Silence(f"{key}:{rule.id}", [level])
+            instance = ScalarInstance(f"{key}:{rule.id}", [level])
             own = [sample for point in points for sample in of_point[point.id]]
             needs = rule.parameters["needs"]
             scalar_offline(instance, own, age_ns=age_ns, needs=needs, end_ns=case.end_ns)

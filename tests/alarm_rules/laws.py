@@ -38,6 +38,7 @@ class Law:
     kind: RuleKind
     make: Callable[[random.Random, int], RuleCase]
     reference: Reference
+    together_max: int = HISTORIES_PER_LARGE_CASE  # fewer where many histories make few events
 
 
 SWITCHES: tuple[Mapping[tuple[ModuleType, str], int], ...] = (
@@ -90,7 +91,7 @@ def _each_case(
     """Case after case, each with switches of its own; what fails says how to see it again."""
     law: Law = importlib.import_module(name).LAW
     known = {switch: getattr(*switch) for switch in SWITCHES[0]}
-    together = HISTORIES_PER_CASE if cases < LARGE_RUN else HISTORIES_PER_LARGE_CASE
+    together = HISTORIES_PER_CASE if cases < LARGE_RUN else law.together_max
     found = []
     for number in range(-(-cases // together)):
         seed = base_seed + number

@@ -28,6 +28,10 @@ def shown(sample: Sample) -> tuple[bool, int, float]:
     return (sample.quality != PLANNED, -sample.quality, sample.value)
 
 
+Run = tuple[int, float | None, int]
+"""When the condition began that a level is in, by which value, of what quality."""
+
+
 @dataclass
 class ScalarLevel:
     name: str
@@ -41,6 +45,9 @@ class ScalarLevel:
     cause: float | None = None
     quality: int = 0
     output_planned: bool = False
+
+    def run(self) -> Run:
+        return self.since_ns, self.cause, self.quality
 
     def deadline(self) -> int | None:
         """When the running condition takes effect; None when it already has."""
@@ -72,32 +79,47 @@ class ScalarInstance:
             self._take_effect(now, [lv for lv in self.levels if lv.deadline() == now])
 
     def _take_effect(self, now: int, levels: list[ScalarLevel]) -> None:
-        before, again = self.current(), []
+        before = self.current()
+        again = self._output(levels)
+        self._announce(now, before, again, {})
+
+    def _output(self, levels: list[ScalarLevel]) -> list[ScalarLevel]:
+        """The outputs become the conditions; returns those that stood on calibration until now."""
+        again = []
         for level in levels:
             if level.condition and level.output and level.output_planned:
                 again.append(level)
             level.output = level.condition
             level.output_planned = level.condition and level.quality == PLANNED
+        return again
+
+    def _announce(
+        self, now: int, before: int, again: list[ScalarLevel], ended: dict[str, Run]
+    ) -> None:
+        """`ended`: by level, the run that ended now, where another one began."""
         after = self.current()
         top = self.levels[after - 1] if after else None
         if after != before or (top is not None and any(level is top for level in again)):
             decides = self.levels[max(before, after) - 1]
-            self.changes.append(
-                Change(
-                    now,
-                    self.key,
-                    top.name if top else "",
-                    decides.since_ns,
-                    decides.cause,
-                    top.limit if top else decides.reset,
-                    decides.quality,
-                )
-            )
+            since_ns, cause, quality = ended.get(decides.name, decides.run())
+            limit = top.limit if top else decides.reset
+            name = top.name if top else ""
+            self.changes.append(Change(now, self.key, name, since_ns, cause, limit, quality))
 
-    def step(self, now: int, said: list[tuple[bool | None, float | None, int]]) -> None:
-        """What the inputs say of each level at `now`: True, False or nothing."""
-        self.advance(now)
-        moved = []
+    def step(
+        self,
+        now: int,
+        said: list[tuple[bool | None, float | None, int]],
+        *,
+        by_clock: bool = False,
+    ) -> None:
+        """What the inputs say of each level at `now`: True, False or nothing. What a clock finds
+        and the delays that end at that moment are one change; a sample speaks after them."""
+        self.advance(now - by_clock)
+        before = self.current()
+        due = [level for level in self.levels if level.deadline() == now]
+        ended = {level.name: level.run() for level in due}
+        again, moved = self._output(due), []
         for level, (verdict, value, quality) in zip(self.levels, said, strict=True):
             if verdict is None:
                 continue
@@ -109,8 +131,8 @@ class ScalarInstance:
                 level.since_ns, level.cause, level.quality = now, value, quality
                 if level.deadline() == now:
                     moved.append(level)
-        if moved:
-            self._take_effect(now, moved)
+                    ended.pop(level.name, None)
+        self._announce(now, before, again + self._output(moved), ended)
 
 
 def by_time(samples: list[Sample]) -> list[tuple[int, list[Sample]]]:
@@ -141,7 +163,7 @@ def scalar_offline(
     heard = [s for s in samples if needs == "any" or usable(s)]
     for now, _ in [*by_time(heard), (end_ns, [])]:
         if not silent and now - last >= age_ns:
-            instance.step(last + age_ns, [(True, None, 0)])
+            instance.step(last + age_ns, [(True, None, 0)], by_clock=True)
             silent = True
         if now == end_ns and not any(at_ns(s.time_s) == end_ns for s in heard):
             break

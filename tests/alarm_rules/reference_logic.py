@@ -174,7 +174,7 @@ def scalar_vote(
     """`needed(there)`: how many votes; `tests`: (beyond, back) of a value."""
     known = {name: Sensor() for name in sensors}
 
-    def told(now: int) -> None:
+    def told(now: int, *, by_clock: bool = False) -> None:
         there = sum(s.there for s in known.values())
         yes = sum(s.there and s.vote for s in known.values())
         held = sum(s.vote for s in known.values())
@@ -182,9 +182,10 @@ def scalar_vote(
         if there:
             verdict = True if yes >= needed(there) else False if held < needed(there) else None
         quality = Quality.GOOD if there >= m else Quality.UNCERTAIN_DERIVED
-        vote.step(now, [(verdict, float(yes), int(quality))])
+        vote.step(now, [(verdict, float(yes), int(quality))], by_clock=by_clock)
         if missing is not None:
-            missing.step(now, [(there < m, float(there) if there else None, 0)])
+            gone = [(there < m, float(there) if there else None, 0)]
+            missing.step(now, gone, by_clock=by_clock)
 
     def expire(until: int) -> None:
         while True:
@@ -198,7 +199,7 @@ def scalar_vote(
             for sensor in known.values():
                 if sensor.there and sensor.heard_ns + age_ns + 1 == min(due):
                     sensor.there = False
-            told(min(due))
+            told(min(due), by_clock=True)
 
     for now, rows in by_time([s for s in samples if s.point in known]):
         expire(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -66,6 +67,23 @@ def test_a_vote_stands_between_limit_and_reset_and_ends_below_the_reset() -> Non
 def test_samples_of_one_time_are_counted_together() -> None:
     rows = [*all_at(1, 20.0, 20.0, 1.0), *all_at(2, 1.0, 20.0, 20.0)]
     assert told(rows) == [(1, "VOTE", 2.0, 0)]
+
+
+def test_a_vote_that_ends_and_begins_by_the_clock_at_one_moment_never_ended() -> None:
+    """c keeps the vote from two of three; when it is too old, one of two is enough."""
+    wanted = replace(rule(degrade="proportional", max_input_age_s=2.0, reset=20.0), off_delay_s=1.0)
+    too_old_s = 2.0 + 1e-9
+    rows = [
+        *all_at(0, 99.0, 99.0, 1.0),
+        Sample("a", too_old_s - 1, 1.0),
+        Sample("b", too_old_s - 1, 99.0),
+    ]
+    alone = [*rows, Sample("c", 1, 1.0)]  # heard of again in time: the delay ends by itself
+    assert [change[:2] for change in told(rows, wanted)] == [(0, "VOTE")]
+    assert [change[:2] for change in told(alone, wanted, end_s=2.5)] == [
+        (0, "VOTE"),
+        (too_old_s, ""),
+    ]
 
 
 @pytest.mark.parametrize("quality", [FAULT, CALIBRATING, int(Quality.UNCERTAIN)])
