@@ -332,6 +332,8 @@ class RulesRow(Wire):
     instance_count: int = 0
     unconfirmed_count: int = 0
     fingerprint: str = ""
+    reloaded: str = ""  # what came of reading the site file again; "" while it was not
+    is_reload_refused: bool = False
     packs: list[PackRow] = []
 
 

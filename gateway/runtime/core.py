@@ -51,6 +51,8 @@ from gateway.spool import Spool, SpoolOptions
 from gateway.spool.registry import Registry
 
 JUDGE_CURSOR = "judge"
+RULE_SECTIONS = ("packs", "pack_overrides", "rules")
+"""Of the configuration: what can be exchanged while the gateway runs."""
 ADAPTER_DOWN = {"starting", "connecting", "waiting", "faulty"}  # no sample can come in
 _COUNT_ROWS_MAX = 10_000_000
 NS_PER_S = 1_000_000_000
@@ -291,6 +293,23 @@ class Core:
             Backoff(random.Random(name), first_s=first_s, max_s=max_s),  # noqa: S311  jitter, not a secret
         )
         self._tasks.append(asyncio.create_task(supervisor.run(component), name=name))
+
+    async def take_rules(self, config: SiteConfig) -> bool:
+        """Judge by the rules of this configuration; all else of it stays as it is. Returns whether
+        that was done in place. Raises ConfigError for their faults: then nothing has changed."""
+        rules = site_rules(config, self.plugins.rule_kinds)
+        in_place = await self.judge.take_rules(
+            rules.rules,
+            lambda: build_rule_set(self.config, self.plugins, rules, self.registry),
+        )
+        self.rules = rules
+        named = {name: getattr(config, name) for name in RULE_SECTIONS}
+        self.config = self.config.model_copy(update=named)
+        if self.self_check is None:  # what the gateway says of itself may be asked for only now
+            self.self_check = self_check_of(self)
+            if self.self_check is not None:
+                self._supervise(SELF_CHECK, self.self_check.run, max_s=5.0)
+        return in_place
 
     async def stop(self) -> None:
         """Adapters first; then what is in hand is judged and told, within reason; then the rest.

@@ -53,8 +53,15 @@ from gateway.contract.rule_kind import FOREVER
 from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions
-from gateway.model.errors import GatewayError, SpoolFull, StorageFault, Unavailable
+from gateway.model.errors import (
+    ConfigError,
+    GatewayError,
+    SpoolFull,
+    StorageFault,
+    Unavailable,
+)
 from gateway.model.point import Point, PointTable
+from gateway.model.rule import Rule
 from gateway.runtime.clock import NowNs
 from gateway.runtime.intake import Intake
 from gateway.runtime.latency import LatencyMeter
@@ -81,6 +88,15 @@ class Poison:
 
     start: int
     end: int
+
+
+@dataclass
+class _Exchange:
+    """Rules to be taken instead of those in force; `done` says whether in place."""
+
+    rules: Sequence[Rule]
+    make_rules: Callable[[], RuleSet]
+    done: asyncio.Future[bool]
 
 
 @dataclass
@@ -129,6 +145,7 @@ class Judge:
     _ticked_s: float = field(default=0.0, init=False)
     _failed: bool = field(default=False, init=False)
     _poison: Poison | None = field(default=None, init=False)
+    _exchange: _Exchange | None = field(default=None, init=False)
     _points_version: int = field(default=-1, init=False)
     _settle_until_s: float = field(default=0.0, init=False)
     _last_s: float | None = field(default=None, init=False)
@@ -272,6 +289,9 @@ class Judge:
                 await self._tick()
             if self.verdicts:
                 await self._live_piece()
+            # What waits was judged by the rules as they were, and so was what an earlier life said.
+            if self._exchange is not None and not self.verdicts and self._told_to_ns is None:
+                await self._exchange_rules(self._exchange)
 
     def _has_room(self) -> bool:
         """Whether more may be judged: not too much waits, and not for too long."""
@@ -613,6 +633,58 @@ class Judge:
         return self.book.follow(
             rules.instances, rules.live, self.now_ns(), levels=rules.current_levels()
         )
+
+    # ------------------------------------------------------------------ other rules
+
+    async def take_rules(self, rules: Sequence[Rule], make_rules: Callable[[], RuleSet]) -> bool:
+        """Judge by these rules from the next row on; every timer goes on that still has a meaning,
+        and alarms whose rule was edited or is gone say so. Returns whether it was done in place;
+        else a new set was made meanwhile, by `make_rules`, which also makes it after a failure.
+        Waits until what is in hand is judged. Raises ConfigError for every fault of the rules:
+        those in force stay."""
+        if self._exchange is not None:
+            raise Unavailable("other rules are being taken already")
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        wanted = self._exchange = _Exchange(rules, make_rules, done)
+        try:
+            return await done
+        finally:
+            if self._exchange is wanted:  # nobody waits for it any more
+                self._exchange = None
+
+    async def _exchange_rules(self, wanted: _Exchange) -> None:
+        """A failure of ours on the way is told to who wanted it, and the judge begins anew with the
+        rules that were in force."""
+        self._exchange = None
+        try:
+            in_place = await self._judge_by(wanted)
+        except Exception as error:
+            if not wanted.done.done():
+                wanted.done.set_exception(error)
+            if not isinstance(error, ConfigError):
+                raise
+            return
+        if not wanted.done.done():
+            wanted.done.set_result(in_place)
+
+    async def _judge_by(self, wanted: _Exchange) -> bool:
+        before_s = self.monotonic_s()
+        in_place: bool = self.rules.exchange(wanted.rules)
+        self._is_whole = False
+        if not in_place:
+            made = wanted.make_rules()
+            made.load(self.rules.save())
+            self.rules = made
+        self.rules.adopt(self.book.levels(self.rules.instances))
+        self._points_version = -1
+        events = await self._refresh()
+        if events:
+            await self._record(events, 0)
+        self.make_rules = wanted.make_rules
+        self._notice_whole()
+        self.counters.count("rules_exchanged")
+        log.info("judging by other rules after %.2f s", self.monotonic_s() - before_s)
+        return in_place
 
     # ------------------------------------------------------------------ people and the journal
 

@@ -334,12 +334,14 @@ class CoreView:
         )
 
     def _rules(self) -> wire.RulesRow:
-        rules = self._core.rules
+        rules, reload = self._core.rules, self._core.statuses.get("rules")
         known = {Confidence.CONFIRMED, Confidence.SITE}
         return wire.RulesRow(
             rule_count=len(rules.rules),
             instance_count=len(self._core.judge.rules.instances),
             unconfirmed_count=sum(r.citation.confidence not in known for r in rules.rules),
+            reloaded=reload.detail if reload else "",
+            is_reload_refused=reload is not None and reload.state == "faulty",
             packs=[
                 wire.PackRow(
                     name=pack.name,

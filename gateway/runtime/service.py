@@ -1,4 +1,5 @@
-"""`hazard-gateway run`: the core, the link and the web process, until SIGTERM or SIGINT."""
+"""`hazard-gateway run`: the core, the link and the web process, until SIGTERM or SIGINT. SIGHUP has
+the rules read again."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from gateway.runtime.core import Core, open_core
 from gateway.runtime.descriptors import raise_descriptor_limit
 from gateway.runtime.plugins import Plugins, load_plugins
 from gateway.runtime.provider import CoreView
+from gateway.runtime.reloading import reload_when
 from gateway.runtime.supervisor import Backoff, Supervisor
 from gateway.runtime.threads import prepare_threads
 from gateway.runtime.web import WebProcess
@@ -101,27 +103,27 @@ def run_service(path: Path) -> int:
     prepare_collector()
     plugins = load_plugins()
     config = load_site(path, plugins)
-    return asyncio.run(_run(config, plugins))
+    return asyncio.run(_run(config, plugins, path))
 
 
-async def _run(config: SiteConfig, plugins: Plugins) -> int:
-    stop = asyncio.Event()
+async def _run(config: SiteConfig, plugins: Plugins, path: Path) -> int:
+    stop, reload = asyncio.Event(), asyncio.Event()
     prepare_threads()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)  # one that comes before the start waits
     async with serve(config, plugins) as service:
         service.core.event_listeners.append(log_alarms)
         settle_collector()
         log.info("site %s: running, data in %s", config.site.id, config.data_dir)
+        besides = [asyncio.create_task(reload_when(reload, service.core, path), name="reload")]
         if service.web is not None:
-            announce = asyncio.create_task(_announce(service.web))
+            besides.append(asyncio.create_task(_announce(service.web)))
         waiting = [asyncio.create_task(event.wait()) for event in (stop, service.core.failed)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
+        for task in (*waiting, *besides):
             task.cancel()
-        if service.web is not None:
-            announce.cancel()
         log.info("stopping")
         return 1 if service.core.failed.is_set() else 0
 

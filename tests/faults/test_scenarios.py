@@ -20,7 +20,7 @@ from gateway.testing.faults.running import run_scenario
 from gateway.testing.faults.scenario import Run, Scenario
 from gateway.testing.faults.table import TABLE
 
-SHORT = {"F1", "F5-full", "F5-readonly", "F8-wire", "F9-process", "F14", "F17", "F24"}
+SHORT = {"F1", "F5-full", "F5-readonly", "F8-wire", "F9-process", "F14", "F17", "F22-reload", "F24"}
 COMMANDS = [
     scenario
     for scenario in TABLE

@@ -104,7 +104,7 @@ def journal_faults(records: Sequence[JournalRecord], *, gaps: int = 0) -> list[s
             faults.append(f"{key}: raised twice, gseq {record.gseq}")
         if record.transition == "ACT":
             active.add(key)
-        elif record.transition == "RTN":
+        elif record.transition in {"RTN", "REM"}:  # back, or its rule is gone
             active.discard(key)
         if record.transition == "ESC":
             acknowledged.pop(key, None)  # who acknowledged has not seen the worse level

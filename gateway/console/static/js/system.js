@@ -84,6 +84,7 @@ function showRules(rules) {
     [_("rule instances"), count(rules.instance_count)],
     [_("source not confirmed"), count(rules.unconfirmed_count), rules.unconfirmed_count ? "worry" : ""],
     ...(rules.fingerprint ? [[_("fingerprint"), rules.fingerprint]] : []),
+    ...(rules.reloaded ? [[_("site file read again"), rules.reloaded, rules.is_reload_refused ? "worry" : ""]] : []),
   ]);
   keyed(byId("packs"), rules.packs, {
     key: (pack) => pack.name,
