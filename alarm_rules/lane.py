@@ -85,6 +85,10 @@ class _Times(NamedTuple):
     def usable_ns(self) -> NDArray[np.int64]:
         return self.lane.usable_ns
 
+    @property
+    def usable_since_ns(self) -> int:
+        return self.lane.usable_since_ns()
+
 
 class _Stretch(NamedTuple):
     """A range of points that was heard as one tick: bounds of `heard_ns` there."""
@@ -112,16 +116,20 @@ class Lane:
         self._usable_ns = np.empty(0, np.int64)
         self._newest: _Newest | None = None  # not in these two yet
         self._every = np.empty(0, np.int64)  # 0, 1, 2, …: the points of a range
-        self._every32 = np.empty(0, np.int32)  # the same as batches have it, to know a range by
+        self._every32 = b""  # the same as batches have it in memory, to know a range by
         self._all_true = np.empty(0, np.bool_)  # never written
-        self._spanned: tuple[NDArray[np.int32], slice | None] = (self._every32, None)
+        self._all_good = b""  # qualities, as memory
+        self._views: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
+        self._spanned: tuple[NDArray[np.int32] | None, slice | None] = None, None
         self.bounds = Bounds(self._every, 0, 0, 0)
         self._stretches: dict[tuple[int, int], _Stretch] = {}  # no two of them overlap
 
     def grow(self, size: int) -> None:
         self._every = np.arange(size)
-        self._every32 = np.arange(size, dtype=np.int32)
+        self._every32 = np.arange(size, dtype=np.int32).tobytes()
         self._all_true = np.ones(size, np.bool_)
+        self._all_good = bytes(size)
+        self._views = {}
         self.forget_bounds()
         extra = np.full(size - len(self.heard_ns), NEVER)
         self._heard_ns = np.concatenate([self.heard_ns, extra])
@@ -140,6 +148,15 @@ class Lane:
         """… with a value that is a number and not bad."""
         self._write_newest()
         return self._usable_ns
+
+    def usable_since_ns(self) -> int:
+        """Known where every point was last heard in a tick of usable values."""
+        since_ns, count = FOREVER, 0
+        for (first, stop), stretch in self._stretches.items():
+            if not stretch.is_usable:
+                return NEVER
+            since_ns, count = min(since_ns, stretch.oldest_ns), count + stop - first
+        return since_ns if count == len(self._every) else NEVER
 
     def _write_newest(self) -> None:
         if self._newest is not None:
@@ -195,10 +212,7 @@ class Lane:
             return None
         known_ns, _, newest_ns, worst = self.bounds
         if known_ns is not time_ns:
-            newest_ns, worst = (
-                int(np.maximum.reduce(time_ns)),
-                int(np.maximum.reduce(batch.quality)),
-            )
+            newest_ns, worst = int(np.maximum.reduce(time_ns)), self.worst(batch.quality)
         if worst >= BAD or (worst and (batch.quality == _PLANNED).any()):
             return None
         first_ns = time_ns.take(head)
@@ -236,6 +250,12 @@ class Lane:
         self._stretches.clear()
         self.heard_ns[point] = self.usable_ns[point] = last_ns
 
+    def worst(self, quality: NDArray[np.uint8]) -> int:
+        """Of one or more. Mostly all are good, which is seen quickest as memory."""
+        if quality.flags.c_contiguous and self._all_good.startswith(quality.data):
+            return 0
+        return int(np.maximum.reduce(quality))
+
     def span(self, point: NDArray[np.int32]) -> slice | None:
         """The points as a range of known ones, if they are one, each once and in order."""
         known, span = self._spanned
@@ -244,17 +264,17 @@ class Lane:
         size, span = len(point), None
         if size:
             first = int(point[0])
-            if 0 <= first <= len(self._every) - size and point[-1] == first + size - 1:
-                found = slice(first, first + size)
-                if _is_same(point, self._every32[found]):
-                    span = found
+            if first >= 0 and point.flags.c_contiguous:
+                at = first * point.itemsize
+                if self._every32.startswith(point.data, at):  # as memory: a third of a look at each
+                    span = slice(first, first + size)
         self._spanned = point, span
         return span
 
     def forget_bounds(self) -> None:
         """What was heard when is changed by other ways than `judge`."""
         self._stretches.clear()
-        self._spanned = self._every32, None
+        self._spanned = None, None
 
     def _tick(self, batch: Batch, time_ns: NDArray[np.int64], span: slice) -> Rows | None:
         """Rows without a copy of what is known; None when some are late.
@@ -271,7 +291,7 @@ class Lane:
         known_ns, oldest_ns, newest_ns, worst = self.bounds
         if known_ns is not time_ns:
             oldest_ns, newest_ns = int(np.minimum.reduce(time_ns)), int(np.maximum.reduce(time_ns))
-            worst = int(np.maximum.reduce(batch.quality))
+            worst = self.worst(batch.quality)
         before = self._stretches.get((span.start, span.stop))
         if before is not None and before.newest_ns <= oldest_ns:
             is_later = before.newest_ns < oldest_ns
@@ -288,18 +308,28 @@ class Lane:
             unusable_ns = int(np.maximum.reduce(time_ns - usable_ns))
         least = float(np.minimum.reduce(value))  # a NaN wins
         is_usable = worst < BAD and not math.isnan(least)
+        every, all_true = self._views_of(span)
         return Rows(
-            point=self._every[span],
+            point=every,
             value=value,
             quality=batch.quality,
             time_ns=time_ns,
             received_ns=batch.received_time_ns,
-            usable=self._all_true[span] if is_usable else _usable(batch),
+            usable=all_true if is_usable else _usable(batch),
             heard_ns=heard_ns,
             usable_ns=usable_ns,
             span=span,
             tick=Tick(oldest_ns, newest_ns, is_usable, unheard_ns, unusable_ns, is_later, least),
         )
+
+    def _views_of(self, span: slice) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The points of a range, and that all of them are usable."""
+        key, known = (span.start, span.stop), self._views
+        if key not in known:
+            if len(known) >= _STRETCHES_MAX:
+                known.clear()
+            known[key] = self._every[span], self._all_true[span]
+        return known[key]
 
     def judge(self, rows: Rows | Backlog, now_ns: int, known_to_ns: int) -> list[Batch]:
         """Programs in order of their layers; what one derives the next layer sees. Returns the
@@ -378,14 +408,6 @@ def _with(rows: Rows | Backlog, more: list[Rows]) -> Rows | Backlog:
     if not more:
         return rows
     return Rows.joined([rows.rows if isinstance(rows, Backlog) else rows, *more])
-
-
-def _is_same(one: NDArray[np.int32], other: NDArray[np.int32]) -> bool:
-    """Of one length. Two numbers at a time, where they stand so in memory."""
-    pairs: Any = [one, other]
-    if len(one) % 2 == 0 and one.flags.c_contiguous:
-        pairs = one.view(np.int64), other.view(np.int64)
-    return int(np.count_nonzero(pairs[0] == pairs[1])) == len(pairs[0])
 
 
 def _usable(batch: Batch) -> NDArray[np.bool_]:

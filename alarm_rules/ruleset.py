@@ -39,7 +39,7 @@ from alarm_rules.lane import Bounds, Found, Lane, LateLane
 from alarm_rules.levels import Stands, rows_of
 from alarm_rules.matching import Matching, check_rules_again, compile_rules, uncollected
 from alarm_rules.outline import Outline
-from alarm_rules.program import Program
+from alarm_rules.program import Changes, Program
 from alarm_rules.programs import Programs
 from alarm_rules.turns import chained
 from gateway.contract.rule_kind import FOREVER, NEVER, Columns, Rows, RuleKind, Runs
@@ -86,6 +86,9 @@ class _History(NamedTuple):
     judged: int
 
 
+_NO_HISTORY = _History([], [], 0)  # never written
+
+
 class _Quiet(NamedTuple):
     """Rows that say nothing but that their points were heard."""
 
@@ -97,6 +100,20 @@ class _Quiet(NamedTuple):
 
 def _joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
+def _conditions(program: Program, changes: Changes) -> Conditions:
+    """Of changes that stand in order already."""
+    return Conditions(
+        instance=program.state["position"].take(changes.instance),
+        level=changes.level,
+        time_ns=changes.time_ns,
+        began_ns=changes.began_ns,
+        value=changes.value,
+        limit=changes.limit,
+        quality=changes.quality,
+        late=np.zeros(len(changes.instance), np.bool_),
+    )
 
 
 def check_rules(rules: Sequence[Rule], kinds: Mapping[str, RuleKind]) -> list[Fault]:
@@ -334,10 +351,10 @@ class RuleSet:
         late = None
         if rows is None:
             rows, late = self._now.rows(known, time_ns)
-        old = _History([], [], 0)
+        old = _NO_HISTORY
         if late is not None:
             old = self._judge_late(known.take(late), time_ns[late])
-        joined = self._joined(known_to_ns)
+        joined = self._joined(known_to_ns) if self._programs.joined or self._afresh else []
         if not isinstance(rows, Backlog):
             self._gaps.note(rows)
         elif rows.tick.unheard_ns > SHORTEST_NS:
@@ -480,10 +497,10 @@ class RuleSet:
         if len(source) == 0:
             return source, 0
         oldest_ns, newest_ns = int(np.minimum.reduce(source)), int(np.maximum.reduce(source))
-        worst = int(np.maximum.reduce(batch.quality))
+        worst = self._now.worst(batch.quality)
         self._now.bounds = Bounds(source, oldest_ns, newest_ns, worst)
         if (
-            newest_ns <= np.minimum.reduce(received) + self._tolerance_ns
+            newest_ns <= int(np.minimum.reduce(received)) + self._tolerance_ns
             and oldest_ns >= EARLIEST_BELIEVED_NS
             and worst < _CLOCK
         ):
@@ -525,6 +542,8 @@ class RuleSet:
         parts = [*old, *found]
         if not parts:
             return _NO_CONDITIONS
+        if len(parts) == 1 and parts[0][1].is_told_in_order and not old:
+            return _conditions(*parts[0])
         told = chained([changes for _, changes in parts])
         assert told is not None, "there are parts"
         instance = _joined(

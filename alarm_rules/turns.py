@@ -12,7 +12,7 @@ change too, if it is the one that speaks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from alarm_rules import segments as seg
 from gateway.contract.rule_kind import Columns
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Changes of level of one program's instances, ordered by (instance, time)."""
+class Changes(NamedTuple):
+    """Changes of level of one program's instances, ordered by (instance, time); or, if they say so,
+    by (time, place of the instance in the rule set), as they are told."""
 
     instance: NDArray[np.int64]
     level: NDArray[np.uint8]
@@ -32,6 +32,7 @@ class Changes:
     value: NDArray[np.float64]
     limit: NDArray[np.float64]
     quality: NDArray[np.uint8]
+    is_told_in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,9 @@ def chained(parts: list[Changes]) -> Changes | None:
     """Changes of one range of instances after another."""
     if len(parts) <= 1:
         return parts[0] if parts else None
-    names = Changes.__slots__
-    return Changes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    columns: Any = zip(*(part[:-1] for part in parts), strict=True)
+    whole: Any = map(np.concatenate, columns)
+    return Changes(*whole)
 
 
 def bits_of(flags: NDArray[np.bool_]) -> NDArray[np.int64]:

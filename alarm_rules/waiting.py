@@ -1,6 +1,6 @@
 """Which open runs take effect when, so that the clock need not look at every level.
 
-    soon    heap of (deadline, key)          told one by one
+    soon    (deadline, key), ascending       told one by one
     many    arrays of keys and deadlines     told many at once
 
 A deadline that stands here may be none any more: its run ended. That is found out when it passes,
@@ -10,7 +10,8 @@ began that were not told, nothing is known, and the next look is at the whole ta
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from bisect import bisect_right, insort
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,13 @@ class Waiting:
     def due_ns(self) -> int:
         return min(self._many_ns, self._soon[0][0]) if self._soon else self._many_ns
 
+    def count(self, now_ns: int) -> int:
+        """How many end by now, of those that are known; some may have ended already."""
+        count = bisect_right(self._soon, (now_ns, FOREVER))
+        if self._many_ns <= now_ns:
+            count += sum(int(np.count_nonzero(end_ns <= now_ns)) for _, end_ns in self._many)
+        return count
+
     def forget(self) -> None:
         """Runs began that nobody told."""
         if self._is_known:
@@ -47,7 +55,7 @@ class Waiting:
         """A few runs: (deadline, key)."""
         if self._is_known:
             for one in waits:
-                heappush(self._soon, one)
+                insort(self._soon, one)
 
     def add(self, key: Int, end_ns: Int, due_ns: int) -> None:
         """Many runs, of which the first that waits takes effect at `due_ns`."""
@@ -65,12 +73,7 @@ class Waiting:
             key = np.flatnonzero(due_ns < FOREVER)
             self._is_known = True
             self.add(key, due_ns.take(key), 0 if len(key) else FOREVER)
-        soon, past = self._soon, set[int]()
-        while soon and soon[0][0] <= now_ns:
-            end_ns, key_ = heappop(soon)
-            if due_ns.item(key_) == end_ns:
-                past.add(key_)
-        one_by_one = sorted(past)
+        one_by_one = sorted(self._pop(due_ns.data, now_ns))
         if self._many_ns > now_ns:
             return np.array(one_by_one, np.int64)
         late = self._overdue_of_many(due_ns, now_ns)
@@ -78,6 +81,22 @@ class Waiting:
             late = np.concatenate([late, np.array(one_by_one, np.int64)])
         late.sort()
         return late[seg.heads(late)]
+
+    def soon(self, due_ns: Any, now_ns: int) -> list[int] | None:
+        """The same in any order, where all that end by now are known one by one; None: `overdue` is
+        to be asked. `due_ns`: as memory."""
+        if not self._is_known or self._many_ns <= now_ns:
+            return None
+        if self._many_count + len(self._soon) > len(due_ns) // _SHARE:
+            return None
+        return self._pop(due_ns, now_ns)
+
+    def _pop(self, due_ns: Any, now_ns: int) -> list[int]:
+        soon = self._soon
+        count = bisect_right(soon, (now_ns, FOREVER))
+        past = [key for end_ns, key in soon[:count] if due_ns[key] == end_ns]
+        del soon[:count]
+        return [*dict.fromkeys(past)] if len(past) > 1 else past
 
     def _overdue_of_many(self, due_ns: Int, now_ns: int) -> Int:
         key, end_ns = self._many[0]

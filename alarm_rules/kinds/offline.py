@@ -171,6 +171,7 @@ class OfflineEvaluator:
         self._age_any = np.empty(0, np.int64)  # by point: the shortest span it is judged with
         self._age_good = np.empty(0, np.int64)
         self._marked = np.empty(0, np.bool_)  # by point
+        self._least_age_ns = FOREVER  # the shortest of all instances, alive or not
         self._is_any = False  # some instance is content with any sample
         self._least_any = self._least_good = 0  # the shortest of all points; 0: not known
         self._unborn = False
@@ -186,6 +187,7 @@ class OfflineEvaluator:
         for rows, (age_ns, good) in same_settings(instances):
             self.instances["age_ns"][rows], self.instances["good"][rows] = age_ns, good
         self._is_any = not self.instances["good"].all()
+        self._least_age_ns = int(self.instances["age_ns"].min(initial=FOREVER))
         self._only_point = None
         only = seg.only_members(layout.group_start, layout.slot_point[layout.group_slots])
         if only is not None and only.min(initial=0) >= 0:
@@ -296,6 +298,10 @@ class OfflineEvaluator:
         layout, table = self._layout, self.instances
         assert layout is not None
         self._bear(times.now_ns)
+        earliest_ns = times.usable_since_ns + self._least_age_ns
+        if earliest_ns > now_ns:  # a polled site: nobody need be looked at
+            self.due_ns = earliest_ns
+            return None
         waiting = np.flatnonzero(~table["silent"] & layout.instance_live)
         base = self._base(layout.instance_group[waiting], waiting, times)
         deadline = base + table["age_ns"][waiting]

@@ -314,6 +314,12 @@ class PointTimes(Protocol):
         ...
 
     @property
+    def usable_since_ns(self) -> int:
+        """No point was last heard, with such a value, before this; NEVER where that is not known
+        without a look at each."""
+        ...
+
+    @property
     def now_ns(self) -> int:
         """Of this call: a clock for what has no sample yet."""
         ...

@@ -40,11 +40,7 @@ def test_what_is_chosen_by_the_common_band_is_what_every_own_band_chooses(seed: 
         np.testing.assert_array_equal(chosen, (value[point] >= high) | (value[point] <= low))
         outside += int(chosen.sum())
         rules.evaluate(_batch(point, value, now_ns)[0], now_ns)
-        most = max(
-            most,
-            len(evaluator._others_now),
-            0 if evaluator._others is None else len(evaluator._others),
-        )
+        most = max(most, evaluator._others_count)
     assert outside > 100
     assert most < POINTS + 100, "names are kept without end"
 

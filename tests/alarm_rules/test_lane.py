@@ -72,3 +72,35 @@ def test_a_whole_tick_after_a_range_of_it_keeps_what_the_others_said(each: bool)
     expected = np.full(POINTS, at[1])
     expected[3:6] = at[2]
     np.testing.assert_array_equal(rules.save()["points/heard_ns"], expected)
+
+
+def test_what_no_point_was_last_usable_before_is_known_while_ticks_cover_them_all() -> None:
+    """A value that is none, or a single row, and each point has to be looked at again."""
+    rules = _rules()
+    lane = rules._now
+
+    def hear(point: list[int], value: float, second: int, early_ns: int = 0) -> None:
+        at_ns = START_NS + second * NS
+        times_ns = [at_ns - early_ns * number for number in range(len(point))]
+        batch = Batch.of(point, [value] * len(point), times_ns, received_time_ns=at_ns)
+        rules.evaluate(batch, at_ns)
+        known, least = lane.usable_since_ns(), int(lane.usable_ns.min())
+        assert known <= least, "a silence would be slept through"
+
+    every = list(range(POINTS))
+    assert lane.usable_since_ns() == NEVER
+    hear(every[:5], 0.0, 1)
+    assert lane.usable_since_ns() == NEVER
+    hear(every[5:], 0.0, 2)
+    assert lane.usable_since_ns() == START_NS + NS
+    hear(every[:5], 0.0, 3, early_ns=7)
+    assert lane.usable_since_ns() == START_NS + 2 * NS
+    hear(every[5:], 0.0, 4)
+    assert lane.usable_since_ns() == START_NS + 3 * NS - 28
+    hear(every[:5], math.nan, 5)
+    assert lane.usable_since_ns() == NEVER
+    hear(every[:5], 0.0, 6)
+    hear([3], 0.0, 7)
+    assert lane.usable_since_ns() == NEVER
+    hear(every, 0.0, 8)
+    assert lane.usable_since_ns() == START_NS + 8 * NS
