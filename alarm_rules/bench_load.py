@@ -103,6 +103,4 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         f"  {EDITED} of them edited: exchanged in place {figures['reload_s']:.2f} s, as a new set "
         f"{figures['restart_s']:.2f} s, of it state {figures['restart_state_s']:.2f} s"
     )
-    yield (
-        f"  (a million additions of Python's: {figures['million_additions_s']:.3f} s)"
-    )
+    yield (f"  (a million additions of Python's: {figures['million_additions_s']:.3f} s)")
