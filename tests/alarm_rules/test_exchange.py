@@ -1,0 +1,152 @@
+"""Rules exchanged in place: when it is done, when it is refused, and what it costs. That it judges
+as a new set would is a law (test_laws.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alarm_rules.exchange import _GONE_MAX
+from alarm_rules.kinds import calculation, combination, limit, offline
+from alarm_rules.ruleset import RuleSet
+from gateway.model.batch import Batch
+from gateway.model.errors import ConfigError
+from gateway.model.point import Point, PointTable
+from gateway.model.rule import GroupBy, Rule, Selector
+from gateway.testing.effort import calls_of
+
+KINDS = {kind.name: kind for kind in (m.KIND for m in (calculation, combination, limit, offline))}
+NS = 1_000_000_000
+START = 1_790_000_000 * NS
+GAS = {"value": Selector(quantity="gas")}
+
+
+def limited(rule_id: str, *names: str, at: float = 1.0, selector=GAS, **more) -> Rule:
+    levels = {name: at * len(name) for name in names or ("H", "HH")}
+    return Rule(rule_id, "limit", selector, {"levels": levels}, **more)
+
+
+HIGH = limited("high")
+SILENT = Rule("silent", "offline", GAS, {"max_age_s": 60.0})
+TWICE = Rule(
+    "twice", "calculation", {"a": Selector(quantity="gas")},
+    {"expression": "a * 2", "id": "{group}.twice", "quantity": "twice"},
+)  # fmt: skip
+BOTH = Rule(
+    "both", "combination", {"value": Selector()},
+    {"rules": ["high"], "steps": [{"of": "blue", "count": 2, "makes": "red"}],
+     "colours": ["blue", "red"]},
+    group_by=GroupBy.SITE,
+)  # fmt: skip
+
+
+def table(count: int = 3) -> PointTable:
+    points = PointTable()
+    for number in range(count):
+        points.put(Point(id=f"p{number}", quantity="gas", area=f"a{number % 2}", interval_s=1.0))
+    return points
+
+
+def keys(rules: RuleSet) -> list[str]:
+    """Of the instances that are judged."""
+    return sorted(rules.instances[n].alarm_key for n in np.flatnonzero(rules.live))
+
+
+def tell(rules: RuleSet, second: int, *values: float) -> list[tuple[str, str]]:
+    at = [START + second * NS] * len(values)
+    found = rules.evaluate(Batch.of(range(len(values)), values, at, received_time_ns=at), at[0])
+    rows = found.conditions
+    told = [rules.instances[n] for n in rows.instance.tolist()]
+    return [
+        (one.alarm_key, one.levels[level - 1].name if level else "")
+        for one, level in zip(told, rows.level.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "in_place"),
+    [
+        ([HIGH], [limited("high", at=2.0)], True),
+        ([HIGH], [HIGH, limited("more")], True),
+        ([HIGH, limited("more")], [HIGH], True),
+        ([HIGH], [limited("high", "H")], True),
+        ([HIGH], [limited("high", selector={"value": Selector(ids=("p1",))})], True),
+        ([HIGH, SILENT], [SILENT, limited("high", at=2.0)], True),
+        ([HIGH, TWICE], [TWICE, limited("high", at=2.0)], True),
+        ([HIGH, BOTH], [BOTH, limited("high", at=2.0)], True),
+        ([HIGH], [limited("high", "H", "HH", "HHH")], False),
+        ([HIGH], [replace(SILENT, id="high")], False),
+        ([HIGH], [HIGH, SILENT], False),
+        ([HIGH, TWICE], [HIGH], False),
+        ([HIGH, BOTH], [HIGH, replace(BOTH, on_delay_s=1.0)], False),
+    ],
+    ids=[
+        "a limit", "a new rule", "one is gone", "fewer levels", "other points", "beside offline",
+        "beside a calculation", "listened to", "more levels than there is room for",
+        "another kind", "the first of its kind", "a calculation", "a judge of rules",
+    ],
+)  # fmt: skip
+def test_it_is_done_in_place_where_nothing_grows_but_rows(before, after, in_place) -> None:
+    points = table()
+    rules = RuleSet(before, KINDS, points)
+    while derived := rules.derived_points():
+        for point in derived:
+            points.put(point)
+        rules.refresh()
+    was = keys(rules)
+    assert rules.exchange(after) is in_place
+    assert keys(rules) == (keys(RuleSet(after, KINDS, points)) if in_place else was)
+
+
+def test_faults_of_the_rules_are_all_told_and_nothing_is_done() -> None:
+    rules = RuleSet([HIGH], KINDS, table())
+    with pytest.raises(ConfigError) as caught:
+        rules.exchange([limited("high", "HIGH"), replace(HIGH, id="x", kind="none"), SILENT])
+    assert [fault.key for fault in caught.value.faults] == ["high.parameters.", "x.kind"]
+    assert tell(rules, 1, 1.5, 0.0, 0.0) == [("p0:high", "H")]
+
+
+def test_what_is_edited_judges_the_next_sample_and_what_stays_does_not_notice() -> None:
+    slow = limited("slow", on_delay_s=3.0)
+    rules = RuleSet([HIGH, slow], KINDS, table())
+    assert tell(rules, 0, 1.5, 0.5, 0.5) == [("p0:high", "H")]
+    assert rules.exchange([limited("high", at=1.6), slow])
+    assert tell(rules, 2, 1.5, 1.5, 0.5) == [("p0:high", "")]
+    assert tell(rules, 4, 1.5, 1.5, 0.5) == [("p0:slow", "H")]
+    assert rules.exchange([slow])
+    assert rules.exchange([slow, HIGH])
+    assert tell(rules, 5, 1.5, 1.5, 0.5) == [("p0:high", "H"), ("p1:high", "H"), ("p1:slow", "H")]
+
+
+def test_points_that_come_later_are_judged_by_the_rules_as_they_are_now() -> None:
+    points = table(1)
+    rules = RuleSet([HIGH, limited("old")], KINDS, points)
+    assert rules.exchange([limited("high", at=3.0), limited("new")])
+    points.put(Point(id="p1", quantity="gas"))
+    rules.refresh()
+    assert keys(rules) == ["p0:high", "p0:new", "p1:high", "p1:new"]
+    assert tell(rules, 1, 0.0, 2.5) == [("p1:new", "HH")]
+
+
+def test_a_rule_among_many_costs_a_glance_at_each_of_the_others() -> None:
+    """Measured: 5 calls for each; to make them again takes about 80."""
+    costs = []
+    for count in (200, 400):
+        rules = [
+            limited(f"r{n}", selector={"value": Selector(ids=(f"p{n}",))}) for n in range(count)
+        ]
+        running = RuleSet(rules, KINDS, table(count))
+        edited = [*rules[:7], limited("r7", at=2.0, selector=rules[7].inputs), *rules[8:]]
+        costs.append(calls_of(lambda running=running, edited=edited: running.exchange(edited)))
+    assert costs[1] - costs[0] < 200 * 12, costs
+
+
+def test_rules_that_come_and_go_under_ever_new_names_end_in_a_new_set() -> None:
+    rules = RuleSet([HIGH], KINDS, table(1))
+    done = 0
+    while rules.exchange([HIGH, *(limited(f"x{done}.{n}") for n in range(300))]):
+        done += 1
+        assert done < 2 * _GONE_MAX / 300 + 2
+    assert done * 300 > _GONE_MAX / 2
