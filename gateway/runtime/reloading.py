@@ -46,7 +46,7 @@ class Reloaded:
 
     def __str__(self) -> str:
         counts = f"{len(self.added)} new, {len(self.edited)} edited, {len(self.removed)} gone"
-        text = f"{self.in_force} rules in force: {counts}"
+        text = f"rules in force: {self.in_force}; {counts}"
         if self.waiting:
             text += f"; waiting for a restart: {', '.join(self.waiting)}"
         return text

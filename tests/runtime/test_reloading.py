@@ -159,7 +159,7 @@ async def test_the_file_says_what_is_new_edited_gone_and_what_waits_for_a_restar
         assert (found.added, found.edited, found.removed) == ([], ["methane"], ["more"])
         assert list(found.waiting) == ["spool", "point"]
         assert str(found) == (
-            "1 rules in force: 0 new, 1 edited, 1 gone; waiting for a restart: spool, point"
+            "rules in force: 1; 0 new, 1 edited, 1 gone; waiting for a restart: spool, point"
         )
 
 
@@ -186,7 +186,7 @@ async def test_a_file_with_faults_is_refused_whole_and_the_screen_says_so(tmp_pa
         assert sum("not reloaded" in record.message for record in caplog.records) > 1
 
         write(path, SITE + EXTRA)
-        assert await said("in force") == "2 rules in force: 1 new, 0 edited, 0 gone"
+        assert await said("in force") == "rules in force: 2; 1 new, 0 edited, 0 gone"
         counts = core.counters.of("rules")
         assert (counts["reload_refused"], counts["reloaded"]) == (1, 1)
         path.unlink()
