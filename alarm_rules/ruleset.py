@@ -586,6 +586,8 @@ class RuleSet:
             names = self._programs.roster[program].names()
             for name, text in zip(st.NAME_COLUMNS, names, strict=True):
                 arrays[f"{prefix}/{name}"] = text
+            arrays[f"{prefix}/instance/live"] = program.layout.instance_live.copy()
+            arrays[f"{prefix}/slot/live"] = program.layout.slot_live.copy()
             for what, own in self._memories(program):
                 st.save_columns(arrays, f"{prefix}/{what}instance", own.state)
                 st.save_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances)
@@ -631,13 +633,15 @@ class RuleSet:
                 saved = [arrays[f"{prefix}/{name}"] for name in st.NAME_COLUMNS]
                 same = st.matched(saved[:2], names[:2])
                 slots = st.matched(saved[2:], names[2:])
-                forgotten.difference_update(program.state["position"][same[1]].tolist())
+                known = st.that_lived(arrays, f"{prefix}/instance", same)
+                forgotten.difference_update(program.state["position"][known].tolist())
                 for what, own in self._memories(program):
                     st.load_columns(arrays, f"{prefix}/{what}instance", own.state, same)
                     st.load_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances, same)
                     st.load_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots, slots)
                 if program.kind.judges is not None:
-                    heard = program.layout.slot_point[slots[1]]
+                    known = st.that_lived(arrays, f"{prefix}/slot", slots)
+                    heard = program.layout.slot_point[known]
                     listened.update(heard.tolist())
             for _, own in self._memories(program):
                 own.settle_all()

@@ -3,7 +3,7 @@
     version  known_to_ns
     points/{id, heard_ns, usable_ns, gap_begin_ns, gap_end_ns, late_…}
     held/{id, value, quality, source_time_ns, received_time_ns}      rows of the reorder buffer
-    <n>:<kind>/instance/{key, levels, …}   …/own/{…}   …/slot/{key, …}   one row each
+    <n>:<kind>/instance/{key, levels, live, …}   …/own/{…}   …/slot/{key, live, …}   one row each
               /late-instance/{…}   …/late-own/{…}   …/late-slot/{…}      the same rows
 
 Loading matches by name: what is gone is dropped, what is new starts fresh, an instance whose levels
@@ -92,6 +92,15 @@ def matched(
     pairs = [(where[name], row) for row, name in enumerate(names) if name in where]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
+
+
+def that_lived(
+    arrays: Mapping[str, NDArray[Any]], prefix: str, pairs: tuple[NDArray[np.int64], ...]
+) -> NDArray[np.int64]:
+    """Of the rows `pairs[1]`, those judged, or listened to, when `pairs[0]` were saved."""
+    live = arrays.get(f"{prefix}/live")  # None: saved before this was
+    saved, rows = pairs
+    return rows if live is None else rows[live[saved]]
 
 
 def prefixes(arrays: Mapping[str, NDArray[Any]], kind: str) -> list[str]:

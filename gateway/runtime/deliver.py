@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -34,7 +34,7 @@ from gateway.model.point import PointTable
 from gateway.runtime.counters import StatusCell
 from gateway.runtime.lanes import Lanes, Portion, Turns
 from gateway.runtime.supervisor import Backoff
-from gateway.spool import Cursor
+from gateway.spool import Cursor, Window
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,8 @@ class SampleDelivery:
     thinned_count: int = field(default=0, init=False)
     turns: Turns = field(init=False)
     _forget_to: int = field(default=0, init=False)
+    _thinned: dict[tuple[int, int], int] = field(default_factory=dict, init=False)  # [first, end)
+    # of a window -> the first of its rows that is there
     _is_up: bool = field(default=False, init=False)  # the last write was answered
     _away_since: int | None = field(default=None, init=False)  # where the head was then
     _live_at_s: float = field(default=0.0, init=False)  # when live rows were written last
@@ -127,10 +129,14 @@ class SampleDelivery:
         behind. Taken up by the running task, which counts what it drops."""
         self._forget_to = max(self._forget_to, offset)
 
-    def count_thinned(self, rows: int) -> None:
-        """So many rows fewer will come: the spool was full (room.py)."""
+    def count_thinned(self, rows: int, windows: Sequence[Window]) -> None:
+        """So many rows fewer will come: the spool was full (room.py). They are counted now, so not
+        again where what is left of their windows is dropped."""
         self.counters.count("thinned", rows, reason="spool_budget")
         self.thinned_count += rows
+        committed = self.cursor.committed
+        self._thinned = {span: end for span, end in self._thinned.items() if span[1] > committed}
+        self._thinned |= {(w.first, w.end): w.end - w.kept for w in windows if w.end > committed}
 
     async def _drop_forgotten(self) -> None:
         if self.cursor.committed >= self._forget_to:
@@ -138,7 +144,9 @@ class SampleDelivery:
         if self.verdicts is not None:
             end = self.lanes.end_of_backlog(self._forget_to)
             await self.verdicts.gave_up(self.cursor.name, self.cursor.committed, end)
+        first = self.cursor.committed
         dropped = await self.lanes.give_up(self._forget_to)
+        dropped -= _thinned_away(self._thinned, first, first + dropped)
         self.counters.count("dropped", dropped, reason="spool_budget")
         self.dropped_count += dropped
         log.error("%s: %d samples dropped, the spool is full", self.name, dropped)
@@ -352,6 +360,11 @@ class SampleDelivery:
                 [first + row for row in ascending],
                 portion.batch.take(np.array(ascending, np.int64)),
             )
+
+
+def _thinned_away(thinned: Mapping[tuple[int, int], int], begin: int, end: int) -> int:
+    """How many of the rows [begin, end) are not there: the oldest of each window went."""
+    return sum(max(0, min(end, there) - max(begin, first)) for (first, _), there in thinned.items())
 
 
 class _TooSlow(Unavailable):

@@ -91,19 +91,27 @@ class RoomMaker:
             await asyncio.gather(self._thinning, return_exceptions=True)
 
     async def _thin(self) -> None:
-        """Until there is room, or nothing is left to thin: then the oldest go."""
+        """Until there is room, or nothing is left to thin: then the oldest go. Not while much has
+        yet to be judged: it can be thinned in a moment, and what is refused till then is sent
+        again."""
         while self.spool.is_tight(BUDGET_SHARE_MAX):
             call = partial(self.spool.thin, self.read_by(), self._traits(), self._in_hand)
             try:
                 thinned = await to_the_end(call)
             except StorageFault as error:
                 log.error("the spool cannot be thinned: %s", error)  # noqa: TRY400  one line
-                thinned = None
-            if thinned is None:
                 self._drop_oldest()
+                return
+            if thinned is None:
+                if not self._is_much_unread():
+                    self._drop_oldest()
                 return
             if thinned.freed_bytes:
                 await self._count(thinned)
+
+    def _is_much_unread(self) -> bool:
+        most = max(delivery.behind for delivery in self.deliveries.values())
+        return self.spool.head - self.read_by() > most // DROPPED_SHARE
 
     async def _count(self, thinned: Thinned) -> None:
         """By sink: what each will get fewer. The ledger is told a run of as many rows, the oldest
@@ -119,7 +127,7 @@ class RoomMaker:
                     first = max(committed, window.end - window.before)
                     await self.gave_up(lane, first, first + rows)
             if fewer:
-                delivery.count_thinned(fewer)
+                delivery.count_thinned(fewer, thinned.windows)
                 log.error("%s: %d samples thinned away, the spool is full", name, fewer)
 
     def _in_hand(self) -> list[tuple[int, int]]:

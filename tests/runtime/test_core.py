@@ -133,7 +133,8 @@ class RevivedStore(DeadStore):
         if self.is_dead:
             raise Unavailable("no route to host")
         self.rows += len(batch)
-        self.ends.append(batch.value[[0, -1]].tolist())
+        if len(batch):  # an empty one says that nothing older comes
+            self.ends.append(batch.value[[0, -1]].tolist())
         return WriteResult(accepted=len(batch))
 
 

@@ -16,7 +16,7 @@ from gateway.model.batch import Batch
 from gateway.model.errors import Refused, Unavailable
 from gateway.model.point import Point, PointTable
 from gateway.runtime.counters import CounterTable, StatusCell
-from gateway.runtime.deliver import SampleDelivery, SetAside
+from gateway.runtime.deliver import SampleDelivery, SetAside, _thinned_away
 from gateway.runtime.lanes import Lanes
 from gateway.runtime.supervisor import Backoff
 from gateway.spool import Spool
@@ -266,3 +266,22 @@ async def test_the_cost_of_finding_poison_is_bounded(tmp_path) -> None:
     (line,) = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["reason"] == "bad value: negative"
     await spool.close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "away"),
+    [
+        (0, 100, 50),
+        (0, 10, 0),
+        (10, 20, 10),
+        (15, 45, 30),
+        (60, 100, 10),
+        (70, 90, 10),
+        (90, 95, 0),
+    ],
+)
+def test_rows_that_were_thinned_away_are_not_counted_again_when_their_rest_is_dropped(
+    begin, end, away
+) -> None:
+    """Of [10, 60) rows are left from 50 on, of [80, 90) nothing is."""
+    assert _thinned_away({(10, 60): 50, (80, 90): 90}, begin, end) == away

@@ -370,7 +370,10 @@ def test_every_row_is_written_in_the_order_of_its_lane_or_counted_as_dropped(
         for act in acts:
             await _act(world, act)
         await world.rows(1)
-        assert not await world.run(lambda: world.is_done)
+        # The last commit is within a join: a run that is cut there leaves its mark to the next.
+        assert not await world.run(
+            lambda: world.is_done and world.spool.cursor_names() == ["store"]
+        )
         assert world.is_done, "the end is reached"
         missing = set(range(world.sent)) - world.written()
         dropped = world.dropped + world.delivery.dropped_count

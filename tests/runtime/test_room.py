@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from gateway.model.errors import StorageFault
@@ -45,3 +47,42 @@ async def test_a_disk_that_takes_no_cursor_costs_no_rows_and_raises_nothing(when
     await room.make_room()
     await room.stop()
     assert counters.of("spool") == {"cannot_let_go": 1}
+
+
+class ThinnedSpool(TightSpool):
+    """Of what may be touched, nothing is left to thin."""
+
+    head = 1000
+
+    def thin(self, *_arguments: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("read_by", "forgets"), [(1000, [30]), (980, [30]), (970, []), (0, [])])
+async def test_rows_are_dropped_only_when_nearly_all_was_judged_and_thinned(
+    read_by, forgets
+) -> None:
+    """The sink is 100 rows behind and would give up a fifth of them: rather wait for a reader that
+    is further behind than that."""
+    asked: list[int] = []
+
+    class Sink:
+        behind = 100
+        cursor = SimpleNamespace(committed=10)
+        forget = staticmethod(asked.append)
+
+    async def lets_go() -> None:
+        return None
+
+    room = RoomMaker(
+        ThinnedSpool(),  # type: ignore[arg-type]
+        WhenFull.THIN,
+        {"store": Sink()},  # type: ignore[dict-item]
+        lambda: read_by,
+        lets_go,
+        PointTable(),
+        CounterTable().component("spool"),
+    )
+    await room.make_room()
+    await room.stop()
+    assert asked == forgets
