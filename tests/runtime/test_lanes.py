@@ -370,16 +370,16 @@ def test_every_row_is_written_in_the_order_of_its_lane_or_counted_as_dropped(
         for act in acts:
             await _act(world, act)
         await world.rows(1)
-        # The last commit is within a join: a run that is cut there leaves its mark to the next.
-        assert not await world.run(
-            lambda: world.is_done and world.spool.cursor_names() == ["store"]
-        )
+        assert not await world.run(lambda: world.is_done)
         assert world.is_done, "the end is reached"
         missing = set(range(world.sent)) - world.written()
         dropped = world.dropped + world.delivery.dropped_count
         assert len(missing) <= dropped, f"never written: {sorted(missing)[:9]}"
         if not any(act[0] == "forget" for act in acts):
             assert dropped == 0
+        # A run that is cut while lanes begin or join may leave a mark: the next process drops it.
+        await world.again()
+        assert not await world.run(lambda: world.is_done)
         assert world.spool.cursor_names() == ["store"]
         await world.spool.close()
 
