@@ -482,7 +482,11 @@ class LateLane(Lane):
         for mine, its in zip(lane.programs, self.programs, strict=True):
             for new, old in zip(_tables(mine), _tables(its), strict=True):
                 for name in old.saved:
-                    new[name][: len(old)] = old[name]
+                    was, now = old[name], new[name]
+                    if was.ndim == 1:
+                        now[: len(old)] = was
+                    else:  # a rule that was edited may look further back
+                        now[: len(old), : was.shape[1]] = was[:, : now.shape[1]]
             mine.settle_all()
         return lane
 

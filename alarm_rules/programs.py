@@ -177,13 +177,13 @@ class Programs:
         points, dirty = self._matching.exchange(before, after)
         for point in points:  # all of their groups are planned again
             self._urgent.pop(point, None)
-        listened = self._listened()
+        listened, pending = self._listened(), set(self.joined)
         self._is_exchanging, self.emptied = True, {}
         try:
             self.refresh(dirty)
         finally:
             self._is_exchanging = False
-        self.joined -= listened
+        self.joined = (self.joined - listened) | pending  # those were not told how they stand yet
 
     def _listened(self) -> set[int]:
         """Positions some rule listens to."""
@@ -344,7 +344,8 @@ class Programs:
             roster.retire(row)
             roster.place_input(row, 0, alike.members[at])
             about = part.points[at], part.names[at]
-            self._place_instance(row, number, key, alike.plans[at], changed, about)
+            if not self._place_instance(row, number, key, alike.plans[at], changed, about):
+                roster.retire(row)
 
     def _plan(
         self, number: int, key: str, members: Mapping[str, tuple[int, ...]], changed: _Changed
@@ -389,10 +390,14 @@ class Programs:
         changed.groups.append((row, plan))
         if plan.derived is not None:
             self.wanted[plan.derived.id] = plan.derived
+        placed = 0
         for wanted in plan.instances:
             is_placed = self._place_instance(row, number, wanted.target, wanted, changed)
+            placed += is_placed
             if is_placed and program.kind.judges is None and not program.kind.hides:
                 self._note_urgency((point, wanted) for point in members)
+        if plan.instances and not placed:  # nobody its samples could speak for
+            self.roster[program].retire(row)
 
     def _place_instance(  # noqa: PLR0917  what stands in one row
         self,

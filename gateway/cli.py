@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -275,6 +276,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    # Until it is listened to: the file is read after this anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from gateway.runtime.service import run_service  # noqa: PLC0415
 
     return run_service(arguments.config)

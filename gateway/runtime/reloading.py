@@ -94,6 +94,10 @@ async def reload_when(wanted: asyncio.Event, core: Core, path: Path) -> None:
                 log.error("not reloaded: %s", fault)  # noqa: TRY400  the file's faults, not ours
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
             status("faulty", f"the file was not taken, the rules before it stay: {faults[0]}{more}")
+        except Exception as error:  # the next one must be heard
+            counters.count("reload_failed")
+            log.exception("not reloaded")
+            status("faulty", f"a failure of ours, see the log: {error!r}")
         else:
             counters.count("reloaded")
             _say(reloaded)

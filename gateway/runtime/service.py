@@ -112,7 +112,7 @@ async def _run(config: SiteConfig, plugins: Plugins, path: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)  # one that comes before the start waits
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
     async with serve(config, plugins) as service:
         service.core.event_listeners.append(log_alarms)
         settle_collector()

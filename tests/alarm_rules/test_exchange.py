@@ -10,6 +10,7 @@ import pytest
 
 from alarm_rules.exchange import _GONE_MAX
 from alarm_rules.kinds import calculation, combination, limit, offline
+from alarm_rules.kinds import rate as rate_kind
 from alarm_rules.ruleset import RuleSet
 from gateway.model.batch import Batch
 from gateway.model.errors import ConfigError
@@ -150,3 +151,17 @@ def test_rules_that_come_and_go_under_ever_new_names_end_in_a_new_set() -> None:
         done += 1
         assert done < 2 * _GONE_MAX / 300 + 2
     assert done * 300 > _GONE_MAX / 2
+
+
+def test_a_rate_that_looks_further_back_is_taken_while_late_samples_are_remembered() -> None:
+    """Its ring of samples grows, and so does that of the lane of what comes too late."""
+
+    def rate(window_s: float) -> Rule:
+        parameters = {"per": "min", "window_s": window_s, "levels": {"H": 5.0}}
+        return Rule("fast", "rate", GAS, parameters)
+
+    rules = RuleSet([rate(4.0)], {"rate": rate_kind.KIND}, table(1))
+    for second in (0, 100, 40):  # the last one fills a hole
+        tell(rules, second, 1.0)
+    assert rules.exchange([rate(60.0)])
+    assert tell(rules, 130, 1.0) == []

@@ -193,3 +193,29 @@ async def test_a_file_with_faults_is_refused_whole_and_the_screen_says_so(tmp_pa
         assert "site.toml" in await said("faulty")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_failure_of_ours_is_said_and_the_next_signal_is_heard(
+    tmp_path, monkeypatch
+) -> None:
+    path = write(tmp_path / "site.toml", SITE)
+
+    def fails(*_arguments) -> None:
+        raise RuntimeError("a bug")
+
+    async with open_core(load_site(path, PLUGINS), PLUGINS) as core:
+        core.start()
+        wanted = asyncio.Event()
+        task = asyncio.create_task(reload_when(wanted, core, path))
+        for state, mend in (("faulty", False), ("in force", True)):
+            if mend:
+                monkeypatch.undo()
+            else:
+                monkeypatch.setattr("gateway.runtime.reloading.load_site", fails)
+            wanted.set()
+            async with asyncio.timeout(10):
+                while core.status("rules").state != state:
+                    await asyncio.sleep(0.005)
+        assert core.counters.of("rules") == {"reload_failed": 1, "reloaded": 1}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
