@@ -81,9 +81,9 @@ class Roster:
     def retire(self, row: int) -> None:
         """Nothing of the group is judged until it is placed again."""
         if self._first_instance[row] >= 0:
-            self._instance_live[self._first_instance[row]] = False
-            for instance in self._more_instances.get(row, ()):
-                self._instance_live[instance] = False
+            for instance in (self._first_instance[row], *self._more_instances.get(row, ())):
+                if self._instance_group[instance] == row:  # else another group has it now
+                    self._instance_live[instance] = False
         if self._first_slot[row] >= 0:
             self._slot_live[self._first_slot[row]] = False
             for slot in self._more_slots.get(row, {}).values():
