@@ -119,18 +119,20 @@ def rows_of(found: Sequence[Found], joined: Sequence[Stands]) -> Rows:
     `joined`: how those stand that are newly listened to. Of several changes of one instance at one
     time the last holds.
     """
-    position = np.concatenate(
-        [[stands.position for stands in joined]]
-        + [program.state["position"][changes.instance] for program, changes in found]
-    ).astype(np.int64)
-    level = np.concatenate([[stands.level for stands in joined]] + [c.level for _, c in found])
-    time_ns = np.concatenate(
-        [[stands.time_ns for stands in joined]] + [c.time_ns for _, c in found]
+    # In one table of whole numbers: a list alone would be one of floats, where it is empty, and a
+    # time as a float is a hundred nanoseconds wide.
+    stands = np.array(joined, np.int64).reshape(-1, len(Stands._fields))
+    position, level, time_ns, quality = (
+        np.concatenate([stands[:, column], *told]).astype(np.int64)
+        for column, told in enumerate(
+            (
+                [program.state["position"][changes.instance] for program, changes in found],
+                [changes.level for _, changes in found],
+                [changes.time_ns for _, changes in found],
+                [changes.quality for _, changes in found],
+            )
+        )
     )
-    quality = np.concatenate(
-        [[stands.quality for stands in joined]] + [c.quality for _, c in found]
-    )
-    time_ns = time_ns.astype(np.int64)
     order = np.lexsort((time_ns, position))
     same = (position[order][1:] == position[order][:-1]) & (
         time_ns[order][1:] == time_ns[order][:-1]

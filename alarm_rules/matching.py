@@ -246,11 +246,11 @@ class Matching:
                     found.setdefault(one.number, {})[key] = None
         return found
 
-    def update(self) -> Dirty:
-        """Look at what changed in the table; returns the groups that did with it, in order of
-        their points."""
+    def update(self) -> tuple[Sequence[int], Dirty]:
+        """Look at what changed in the table; returns the points that did, ascending, and all of
+        their groups, in order of their points."""
         if self.is_current:
-            return {}
+            return (), {}
         self._version = self._points.version
         devices = self._changed_devices()
         changed = self._changed_points()
@@ -264,7 +264,7 @@ class Matching:
         for number, rule in enumerate(self._rules):
             if rule.kind.per_device and not kinds.isdisjoint(rule.kind.per_device):
                 dirty.setdefault(number, {}).update(dict.fromkeys(self.of_rule[number].keys()))
-        return dirty
+        return changed, dirty
 
     def _changed_points(self) -> list[int]:
         """Indices of points that are new or differ, ascending."""

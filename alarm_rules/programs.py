@@ -29,6 +29,10 @@ from gateway.contract.rule_kind import GroupPlan, InstancePlan, Planning, Points
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Priority, alarm_key
 
+_DEAD_MAX = 1_000
+"""Rows of what is gone that are worth no thought, as `exchange._GONE_MAX` of numbers (engineering).
+"""
+
 
 @dataclass(slots=True, eq=False)
 class _Part:
@@ -126,30 +130,50 @@ class Programs:
             for program in self.all
         }
         self._is_exchanging = False
-        self.emptied: dict[Program, Emptied] = {}  # by the last `exchange`
+        self._heard_before: set[int] = set()  # positions listened to before the last `refresh`
+        self.emptied: dict[Program, Emptied] = {}  # by the last `refresh`
         self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
 
-    def refresh(self, dirty: Dirty) -> None:
-        """Plan the groups that changed; bring every program up to the size of the point table."""
+    def refresh(self, points: Iterable[int], dirty: Dirty) -> None:
+        """Plan the groups that changed; bring every program up to the size of the point table.
+        `points` changed, or the rules about them did: all of their groups are among the dirty."""
         changed = {program: _Changed() for program in self.all}
-        hiding: Dirty = {}
-        heard: dict[int, None] = {}  # points of groups that others may hide
-        for number in sorted(dirty):
-            if self._rules[number].kind.hides:
-                hiding[number] = dict(dirty[number])
-                continue
+        heard = {program: program.layout.slot_live for program in self.judging}
+        self.emptied, self._heard_before = {}, self._listened()
+        if self._urgent:
+            for point in points:
+                self._urgent.pop(point, None)
+        hiding = {n: dict(keys) for n, keys in dirty.items() if self._rules[n].kind.hides}
+        others = [number for number in sorted(dirty) if number not in hiding]
+        hidden: dict[int, None] = {}  # points of groups that others may hide
+        for number in others:
+            self._retire(number, dirty[number])
             self._plan_rule(number, dirty[number], changed)
             if self._is_any_hiding:
-                heard.update(dict.fromkeys(self._members(number, dirty[number])))
-        for number, keys in self._matching.hiding(heard).items():
+                hidden.update(dict.fromkeys(self._members(number, dirty[number])))
+        for number, keys in self._matching.hiding(hidden).items():
             hiding.setdefault(number, {}).update(keys)
         for number in sorted(hiding):
+            self._retire(number, hiding[number])
             self._plan_rule(number, hiding[number], changed)
         for program in self.sampled:
             self._place_alike(program, changed[program])
             self._fill(program, changed[program])
         if self._listening:
             self._refresh_judging(changed)
+        for program, before in heard.items():  # who is listened to anew tells how it stands
+            layout = program.layout
+            is_new = layout.slot_live.copy()
+            is_new[: len(before)] &= ~before
+            self.joined.update(layout.slot_point[is_new].tolist())
+
+    def _retire(self, number: int, keys: Iterable[str]) -> None:
+        """Every group of a rule that is about to be planned, before the first one is: an alarm may
+        go from one of them to another."""
+        roster = self.roster[self._program_of[number]]
+        for key in keys if roster.instance_keys else ():
+            if roster.knows(number, key):
+                roster.retire(roster.group(number, key))
 
     def has_place_for(self, rule: CompiledRule) -> bool:
         """Whether such a rule can come or go among what there is: others need not be judged in
@@ -175,15 +199,17 @@ class Programs:
         changed = before.keys() | after.keys()
         self.problems = {at: text for at, text in self.problems.items() if at[0] not in changed}
         points, dirty = self._matching.exchange(before, after)
-        for point in points:  # all of their groups are planned again
-            self._urgent.pop(point, None)
-        listened, pending = self._listened(), set(self.joined)
-        self._is_exchanging, self.emptied = True, {}
+        self._is_exchanging = True
         try:
-            self.refresh(dirty)
+            self.refresh(points, dirty)
         finally:
             self._is_exchanging = False
-        self.joined = (self.joined - listened) | pending  # those were not told how they stand yet
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether more rows are of what is gone than of what is judged: they cost as much."""
+        live = sum(int(np.count_nonzero(p.layout.instance_live)) for p in self.all)
+        return len(self.instances) - live > max(live, _DEAD_MAX)
 
     def _listened(self) -> set[int]:
         """Positions some rule listens to."""
@@ -194,13 +220,13 @@ class Programs:
         return found
 
     def forgotten(self) -> set[int]:
-        """Positions whose memory the last `exchange` took, and that are judged on and listened
-        to."""
+        """Positions whose memory the last `refresh` took, and that are judged on, and were and are
+        listened to."""
         found: set[int] = set()
         for program, emptied in self.emptied.items():
             rows = emptied.instances[program.layout.instance_live[emptied.instances]]
             found.update(program.state["position"][rows].tolist())
-        return found & self._listened()
+        return found & self._heard_before & self._listened() if found else found
 
     def _members(self, number: int, keys: Iterable[str]) -> Iterable[int]:
         groups = self._matching.of_rule[number]
@@ -229,7 +255,10 @@ class Programs:
             dirty = self._listening.update(sorted(touched), self.instances, self.live)
             for item in dirty:
                 self._waiting[self._program_of[item[0]]].add(item)
-            for number, key in sorted(self._waiting.pop(program, ())):
+            waiting = sorted(self._waiting.pop(program, ()))
+            for number, key in waiting:
+                self._retire(number, (key,))
+            for number, key in waiting:
                 members = {"value": self._listening.members(number, key)}
                 self._plan(number, key, members, changed[program])
             self._fill(program, changed[program])
@@ -385,8 +414,6 @@ class Programs:
         program = self._program_of[number]
         members = [member for group in plan.inputs for member in group]
         self.roster[program].place_inputs(row, plan)
-        if program.kind.judges is not None:
-            self.joined.update(members)
         changed.groups.append((row, plan))
         if plan.derived is not None:
             self.wanted[plan.derived.id] = plan.derived
@@ -440,6 +467,8 @@ class Programs:
         is_sampled = program.kind.judges is None
         width = len(self._points) if is_sampled else len(self.instances)
         if not changed.is_any and layout.point_count == width:
+            if self._is_exchanging and self._empty(program):
+                program.settle_all()
             return
         size = len(roster.instance_keys)
         state.grow(size)
@@ -453,19 +482,21 @@ class Programs:
         program.evaluator.configure(changed.instances, changed.groups, layout)
         program.settle_all()
 
-    def _empty(self, program: Program) -> None:
-        """In an exchange of rules: what is not judged loses its memory, and so does an instance
-        whose levels have other names, as its bits would mean something else."""
+    def _empty(self, program: Program) -> bool:
+        """An instance whose levels have other names loses its memory, as its bits would mean
+        something else; in an exchange of rules so does all that is not judged. Whether any is."""
         renamed, layout = np.array(self.roster[program].take_renamed(), np.int64), program.layout
-        if not self._is_exchanging:
-            return
-        gone = np.flatnonzero(~layout.instance_live)
-        emptied = Emptied(np.union1d(gone, renamed), np.flatnonzero(~layout.slot_live))
+        gone = slots = renamed[:0]
+        if self._is_exchanging:
+            gone, slots = np.flatnonzero(~layout.instance_live), np.flatnonzero(~layout.slot_live)
+        emptied = Emptied(np.union1d(gone, renamed), slots)
         emptied.apply(program)
-        program.state.unset(renamed, but=("position",))  # it may have fewer levels: none beyond
-        if len(program.evaluator.instances):  # them may speak
-            program.evaluator.instances.unset(renamed)
+        if len(renamed):  # it may have fewer levels: none beyond them may speak
+            program.state.unset(renamed, but=("position",))
+            if len(program.evaluator.instances):
+                program.evaluator.instances.unset(renamed)
         self.emptied[program] = emptied
+        return bool(len(emptied.instances) or len(emptied.slots))
 
     def _describe(self, position: NDArray[np.int32], parts: Iterable[_Part]) -> None:
         """Positions for the new ones, in order; what is known of each anew."""

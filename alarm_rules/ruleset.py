@@ -204,7 +204,7 @@ class RuleSet:
         if self._matching.is_current:
             return
         with uncollected():
-            self._programs.refresh(self._matching.update())
+            self._programs.refresh(*self._matching.update())
         self._take_in()
 
     def exchange(self, rules: Sequence[Rule]) -> bool:
@@ -213,26 +213,30 @@ class RuleSet:
         nothing is done, where that cannot be done in place: then make that new set.
 
         In place: what is added, edited or gone is of a kind and layer the set has already, has no
-        more levels than that holds, computes no points and judges no other rules. Raises
+        more levels than that holds, computes no points and judges no other rules, and not most of
+        the rows are of rules that are gone. Raises
         ConfigError with every fault of the rules; then nothing is done either."""
         wanted, layers, faults = check_rules_again(rules, self._kinds, self._in_force.by_id)
         if faults:
             raise ConfigError(faults)
         exchange = self._in_force.exchange(wanted, layers)
-        if exchange is None or not all(map(self._programs.has_place_for, exchange.rules())):
+        if (
+            exchange is None
+            or self._programs.is_worn
+            or not all(map(self._programs.has_place_for, exchange.rules()))
+        ):
             return False
         self.refresh()
         if exchange:
             with uncollected():
                 self._in_force.take(exchange)
                 self._programs.exchange(exchange)
-            self._afresh |= self._programs.forgotten()
             self._take_in()
-            self._programs.emptied = {}
         return True
 
     def _take_in(self) -> None:
         """The programs have changed: what follows from them."""
+        self._afresh |= self._programs.forgotten()
         size = len(self._points)
         self._point_ids += [self._points[n].id for n in range(len(self._point_ids), size)]
         self._now.grow(size)
@@ -625,10 +629,11 @@ class RuleSet:
         if self._late is not None:
             self._late.forget_bounds()
         self._held = st.load_held(arrays, self._points)
-        forgotten, listened = set[int](), set[int]()
+        forgotten, listened, anew = set[int](), set[int](), set[int]()
         for program in self._programs.all:
             names = self._programs.roster[program].names()
             forgotten.update(program.state["position"].tolist())
+            heard = np.zeros(len(program.layout.slot_point), np.bool_)
             for prefix in st.prefixes(arrays, program.kind.name):
                 saved = [arrays[f"{prefix}/{name}"] for name in st.NAME_COLUMNS]
                 same = st.matched(saved[:2], names[:2])
@@ -641,11 +646,13 @@ class RuleSet:
                     st.load_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots, slots)
                 if program.kind.judges is not None:
                     known = st.that_lived(arrays, f"{prefix}/slot", slots)
-                    heard = program.layout.slot_point[known]
-                    listened.update(heard.tolist())
+                    heard[known] = True
+            if program.kind.judges is not None:
+                listened.update(program.layout.slot_point[heard].tolist())
+                anew.update(program.layout.slot_point[~heard].tolist())
             for _, own in self._memories(program):
                 own.settle_all()
-        self._programs.joined -= listened
+        self._programs.joined -= listened - anew
         self._afresh = listened & forgotten
 
 

@@ -276,7 +276,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # Until it is listened to: the file is read after this anyway.
+    # Until run_service listens: it reads the file after this anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from gateway.runtime.service import run_service  # noqa: PLC0415
 

@@ -296,8 +296,9 @@ class AlarmBook:
             return CommandResult(Refusal.UNKNOWN_ALARM)
         if row is None:
             instance = self._instances.get(command.alarm_key)
-            if instance is None:
-                return CommandResult(Refusal.UNKNOWN_ALARM)
+            at = self._position.get(command.alarm_key)
+            if instance is None or (at is not None and not self._live[at]):
+                return CommandResult(Refusal.UNKNOWN_ALARM)  # never there, or its rule is gone
             row = new_row(instance)
         refusal = refusal_of(command, row, now_ns, shelf_max_ns=self._shelf_max_ns)
         if refusal is not None:

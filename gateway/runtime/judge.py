@@ -79,6 +79,7 @@ UNDURABLE_WAIT_MAX_NS = 5_000_000_000  # a disk that hangs longer no longer hold
 PAUSE_S = 2.0  # between two steps: longer means that the process was stopped
 VERDICTS_MAX = 20_000  # judged and not lived through: beyond it nothing more is read
 UNFINISHED_MAX_S = 15.0  # without a moment in which a checkpoint could be taken
+TAKE_RULES_S = 60.0  # other rules wait so long for a moment between two steps (engineering)
 STEP_BACK_NS = 1_000_000_000  # a clock that went back further is not drift
 
 
@@ -628,6 +629,8 @@ class Judge:
             self.rules.refresh()
         self._points_version = self.points.version
         rules = self.rules
+        # What began afresh (its levels have other names, its rule was edited) goes on by the book.
+        rules.adopt(self.book.levels(rules.instances))
         if self.verdicts and not np.array_equal(rules.live[: len(matched)], matched):
             await self._live_through()
         return self.book.follow(
@@ -647,10 +650,14 @@ class Judge:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         wanted = self._exchange = _Exchange(rules, make_rules, done)
         try:
-            return await done
+            await asyncio.wait({done}, timeout=TAKE_RULES_S)
         finally:
-            if self._exchange is wanted:  # nobody waits for it any more
+            is_waiting = self._exchange is wanted
+            if is_waiting:
                 self._exchange = None
+        if is_waiting:
+            raise Unavailable(f"no moment for other rules within {TAKE_RULES_S:g} s")
+        return await done
 
     async def _exchange_rules(self, wanted: _Exchange) -> None:
         """A failure of ours on the way is told to who wanted it, and the judge begins anew with the
@@ -663,9 +670,12 @@ class Judge:
                 wanted.done.set_exception(error)
             if not isinstance(error, ConfigError):
                 raise
-            return
-        if not wanted.done.done():
-            wanted.done.set_result(in_place)
+        else:
+            if not wanted.done.done():
+                wanted.done.set_result(in_place)
+        finally:
+            if not wanted.done.done():  # cancelled on the way
+                wanted.done.set_exception(Unavailable("the judge was stopped"))
 
     async def _judge_by(self, wanted: _Exchange) -> bool:
         before_s = self.monotonic_s()
@@ -675,7 +685,6 @@ class Judge:
             made = wanted.make_rules()
             made.load(self.rules.save())
             self.rules = made
-        self.rules.adopt(self.book.levels(self.rules.instances))
         self._points_version = -1
         events = await self._refresh()
         if events:

@@ -4,9 +4,12 @@
                              └─no─▶ judge.take_rules ─▶ what is new, edited, gone
                                     and what else differs in the file: it waits for a restart
 
-Timers, alarms and acknowledgements go on: an edited rule is judged by its next sample, and alarms
-of rules that are edited or gone say so (decision 0024). Points, adapters, sinks and limits are read
-at the start alone.
+Timers, alarms and acknowledgements go on: the next sample is judged by the edited limits, and
+alarms of rules that are edited or gone say so (decision 0024). Points, adapters, sinks and limits
+are read at the start alone.
+
+A file that is being written may be a good one: cut before its first rule it says that there are
+none. So it must be the same before and after it is read, and one without any rule is refused.
 
 Not here: how rules are exchanged (judge.py, alarm_rules/exchange.py).
 """
@@ -20,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import SiteConfig
-from gateway.model.errors import ConfigError, GatewayError
+from gateway.model.errors import ConfigError, Fault, GatewayError
 from gateway.runtime.checking import load_site
 from gateway.runtime.core import RULE_SECTIONS, Core
+from gateway.runtime.plugins import Plugins
+from gateway.runtime.siterules import site_rules
 
 COMPONENT = "rules"  # on the system page
 _NAMED_MAX = 20  # rules that have a line each in the log
@@ -56,7 +61,10 @@ async def reload_rules(core: Core, path: Path) -> Reloaded:
     """Read the site file and judge by its rules. Raises ConfigError with every fault of the file,
     Unavailable while other rules are being taken; then the rules in force stay."""
     before = {rule.id: rule for rule in core.rules.rules}
-    config = await asyncio.to_thread(load_site, path, core.plugins)
+    config = await asyncio.to_thread(_read, path, core.plugins)
+    if before and not site_rules(config, core.plugins.rule_kinds).rules:
+        wanted = "at least one rule; nobody is left unwatched by a reload"
+        raise ConfigError([Fault(str(path), 0, "rule", wanted)])
     in_place = await core.take_rules(config)
     after = {rule.id: rule for rule in core.rules.rules}
     return Reloaded(
@@ -67,6 +75,18 @@ async def reload_rules(core: Core, path: Path) -> Reloaded:
         in_place=in_place,
         in_force=len(after),
     )
+
+
+def _read(path: Path, plugins: Plugins) -> SiteConfig:
+    """Raises ConfigError too while somebody writes."""
+    before = path.stat()
+    config = load_site(path, plugins)
+    after = path.stat()
+    if (before.st_ino, before.st_size, before.st_mtime_ns) != (
+        after.st_ino, after.st_size, after.st_mtime_ns,
+    ):  # fmt: skip
+        raise ConfigError([Fault(str(path), 0, "file", "one that is not being written")])
+    return config
 
 
 def differing(running: SiteConfig, read: SiteConfig) -> list[str]:

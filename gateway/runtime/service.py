@@ -99,20 +99,25 @@ def socket_path(data_dir: Path) -> Path:
 def run_service(path: Path) -> int:
     """Raises ConfigError with every fault of the site file. Returns 1 when the disk failed and only
     a new start can help: the service manager starts it again."""
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))
     raise_descriptor_limit()
     prepare_collector()
     plugins = load_plugins()
     config = load_site(path, plugins)
-    return asyncio.run(_run(config, plugins, path))
+    return asyncio.run(_run(config, plugins, path, early))
 
 
-async def _run(config: SiteConfig, plugins: Plugins, path: Path) -> int:
+async def _run(config: SiteConfig, plugins: Plugins, path: Path, early: Sequence[int]) -> int:
+    """`early`: SIGHUPs since before the file was read."""
     stop, reload = asyncio.Event(), asyncio.Event()
     prepare_threads()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    if early:
+        reload.set()
     async with serve(config, plugins) as service:
         service.core.event_listeners.append(log_alarms)
         settle_collector()

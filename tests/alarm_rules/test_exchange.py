@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from alarm_rules.exchange import _GONE_MAX
-from alarm_rules.kinds import calculation, combination, limit, offline
+from alarm_rules.kinds import calculation, combination, deviation, limit, offline
 from alarm_rules.kinds import rate as rate_kind
 from alarm_rules.ruleset import RuleSet
 from gateway.model.batch import Batch
 from gateway.model.errors import ConfigError
 from gateway.model.point import Point, PointTable
-from gateway.model.rule import GroupBy, Rule, Selector
+from gateway.model.rule import GroupBy, Priority, Rule, Selector
 from gateway.testing.effort import calls_of
 
-KINDS = {kind.name: kind for kind in (m.KIND for m in (calculation, combination, limit, offline))}
+KINDS = {
+    kind.name: kind
+    for kind in (m.KIND for m in (calculation, combination, deviation, limit, offline))
+}
 NS = 1_000_000_000
 START = 1_790_000_000 * NS
 GAS = {"value": Selector(quantity="gas")}
@@ -165,3 +168,87 @@ def test_a_rate_that_looks_further_back_is_taken_while_late_samples_are_remember
         tell(rules, second, 1.0)
     assert rules.exchange([rate(60.0)])
     assert tell(rules, 130, 1.0) == []
+
+
+# ---------------------------------------------------------------------- and points change too
+
+
+def test_a_level_that_is_gone_is_silent_when_its_point_comes_back_by_the_table() -> None:
+    here, away = Point(id="p0", quantity="gas", area="a"), Point(id="p0", quantity="gas", area="b")
+    in_a = {"value": Selector(area="a")}
+    points = PointTable()
+    points.put(here)
+    points.put(Point(id="p1", quantity="gas", area="a"))
+    rules = RuleSet([limited("lim", "H", "HH", selector=in_a)], KINDS, points)
+    points.put(away)
+    rules.refresh()
+    assert rules.exchange([limited("lim", "H", selector=in_a)])
+    points.put(here)
+    rules.refresh()
+    assert tell(rules, 1, 9.0, 0.0) == [("p0:lim", "H")]
+    assert int(rules.current_levels().max()) == 1
+
+
+def test_a_point_that_moves_between_two_groups_is_judged_in_the_other() -> None:
+    def reference(number: int, **more) -> Point:
+        return Point(id=f"ref{number}", quantity="base", area=f"a{number}", **more)
+
+    differs = Rule(
+        "dev", "deviation",
+        {"value": Selector(quantity="gas"), "reference": Selector(quantity="base")},
+        {"levels": {"H": 1.0}, "absolute": True}, group_by=GroupBy.AREA,
+    )  # fmt: skip
+    points = PointTable()
+    for point in (reference(1), reference(0)):
+        points.put(point)
+    for number in (0, 1):
+        points.put(Point(id=f"p{number}", quantity="gas", area=f"a{number}"))
+    rules = RuleSet([differs], KINDS, points)
+    for number in (0, 1):
+        points.put(Point(id=f"p{number}", quantity="gas", area=f"a{1 - number}"))
+    rules.refresh()
+    assert keys(rules) == keys(RuleSet([differs], KINDS, points)) == ["p0:dev", "p1:dev"]
+    assert not rules.problems
+
+
+def test_a_silence_is_as_urgent_as_what_it_hides_now() -> None:
+    urgent = limited("urgent", priority=Priority.CRITICAL)
+    silent = replace(
+        SILENT,
+        inputs={"value": Selector()},
+        parameters={"max_age_s": 60.0, "priority_of_hidden": "inherit"},
+        priority=Priority.LOW,
+    )
+    points = table(1)
+    rules = RuleSet([urgent, silent], KINDS, points)
+
+    def priority() -> Priority:
+        return next(one for one in rules.instances if one.rule.id == "silent").levels[0].priority
+
+    assert priority() is Priority.CRITICAL
+    points.put(Point(id="p0", quantity="other", interval_s=1.0))
+    rules.refresh()
+    assert priority() is Priority.LOW
+    points.put(Point(id="p0", quantity="gas", interval_s=1.0))
+    rules.refresh()
+    assert priority() is Priority.CRITICAL
+    assert rules.exchange([silent, replace(urgent, priority=Priority.MEDIUM)])
+    assert priority() is Priority.MEDIUM
+
+
+def test_a_rule_of_many_points_under_ever_new_names_ends_in_a_new_set() -> None:
+    rules = RuleSet([limited("x0")], KINDS, table(600))
+    done = 0
+    while rules.exchange([limited(f"x{done + 1}")]):
+        done += 1
+        assert done < 5, "rows of what is gone pile up"
+    assert done == 2  # 1,200 dead rows beside 600
+
+
+def test_what_judges_rules_keeps_their_times_to_the_nanosecond() -> None:
+    both = replace(BOTH, parameters={**BOTH.parameters, "rules": ["lim"]})
+    lim = limited("lim", "H", level="blue")
+    rules = RuleSet([lim, both], KINDS, table(2))
+    at = [START + NS + 123] * 2
+    found = rules.evaluate(Batch.of([0, 1], [2.0, 2.0], at, received_time_ns=at), at[0]).conditions
+    assert found.time_ns.tolist() == [at[0]] * 3

@@ -11,7 +11,8 @@ from test_core import PLUGINS, SITE, batch
 from test_judge import EPISODE, EXPECTED, KINDS, RULES, SECOND, START, House
 
 from alarm_rules.ruleset import RuleSet
-from gateway.model.errors import ConfigError
+from gateway.alarms.commands import Action, Command, Role
+from gateway.model.errors import ConfigError, Unavailable
 from gateway.model.rule import Priority
 from gateway.runtime.checking import load_site
 from gateway.runtime.core import open_core
@@ -219,3 +220,51 @@ async def test_a_failure_of_ours_is_said_and_the_next_signal_is_heard(
         assert core.counters.of("rules") == {"reload_failed": 1, "reloaded": 1}
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_alarm_of_a_rule_that_is_gone_takes_no_commands(tmp_path) -> None:
+    wanted = Command(
+        action=Action.DISABLE, alarm_key="g1:methane", actor="x", role=Role.ENGINEER,
+        text="t", permit="p",
+    )  # fmt: skip
+    async with House(tmp_path).open() as house:
+        await house.send([("g1", 0.2, 0)])
+        await house.judge_all(save=True)
+        assert await take(house, [FREEBOARD, LOW])
+        assert (await house.judge.command(wanted)).reason == "unknown_alarm"
+        assert await take(house, RULES)
+        assert (await house.judge.command(wanted)).accepted
+
+
+async def test_a_file_cut_before_its_first_rule_closes_nothing(tmp_path) -> None:
+    path = write(tmp_path / "site.toml", SITE)
+    async with open_core(load_site(path, PLUGINS), PLUGINS) as core:
+        core.start()
+        write(path, SITE[: SITE.index("[[rule]]")])
+        with pytest.raises(ConfigError, match="at least one rule"):
+            await reload_rules(core, path)
+        assert [rule.id for rule in core.rules.rules] == ["methane"]
+
+
+async def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatch) -> None:
+    path = write(tmp_path / "site.toml", SITE)
+
+    def read_slowly(read, plugins):
+        config = load_site(read, plugins)
+        write(path, SITE + EXTRA)
+        return config
+
+    async with open_core(load_site(path, PLUGINS), PLUGINS) as core:
+        core.start()
+        monkeypatch.setattr("gateway.runtime.reloading.load_site", read_slowly)
+        with pytest.raises(ConfigError, match="not being written"):
+            await reload_rules(core, path)
+
+
+async def test_rules_that_find_no_moment_are_given_back(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("gateway.runtime.judge.TAKE_RULES_S", 0.01)
+    async with House(tmp_path).open() as house:  # nobody judges
+        with pytest.raises(Unavailable, match="no moment"):
+            await house.judge.take_rules(RULES, lambda: house.judge.rules)
+        monkeypatch.undo()
+        assert await take(house, [HIGHER, FREEBOARD, LOW])
