@@ -32,6 +32,7 @@ from gateway.spool.registry import Registry
 
 SECOND = 1_000_000_000
 START = 1_790_000_000 * SECOND
+HANGS_S = 60  # ends a test that hangs: no measure of how long a loaded disk takes
 
 RULES = [
     Rule(
@@ -136,9 +137,11 @@ class House:
         if not save:
             self.judge.checkpoint = no_checkpoint
         task = asyncio.create_task(self.judge.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_S):
             while self.judge._done < self.spool.head:
                 await asyncio.sleep(0)
+                if task.done():
+                    task.result()  # why it ended: else nobody would ever hear of it
             for _ in range(3):  # derived rows come round, and a tick at the end
                 await asyncio.sleep(0.02)
         task.cancel()
