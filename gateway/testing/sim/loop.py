@@ -21,8 +21,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import heapq
 import random
+import sys
 import warnings
 import weakref
 from asyncio import base_events, events
@@ -117,13 +119,15 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._ready.extend(held)
 
     def bury(self) -> None:
-        """Let go of what the dead hold, so that Python does not complain of it later."""
+        """Let go of what the dead hold, so that Python does not complain of it later: what one of
+        them awaited in its last moment may end without it, and finds no loop."""
         undead, self._undead = self._undead, []
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mock.patch.object(sys, "unraisablehook", _say_nothing):
             warnings.simplefilter("ignore")
             for task in undead:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
                 _close(task.get_coro())
+            gc.collect(1)
 
     # ------------------------------------------------------------------ running
 
@@ -317,6 +321,10 @@ def _raiser(error: Exception) -> Callable[[], Any]:
         raise error
 
     return outcome
+
+
+def _say_nothing(_what: Any) -> None:
+    """Of the dead."""
 
 
 def _close(coroutine: Any) -> None:
