@@ -376,7 +376,9 @@ class Matching:
 
 
 def _no_groups(rule: CompiledRule) -> RuleGroups:
-    inputs = tuple(sorted(rule.rule.inputs))
+    inputs = tuple(rule.rule.inputs)
+    if len(inputs) > 1:
+        inputs = tuple(sorted(inputs))
     return RuleGroups(inputs, is_by_point=rule.group_by == GroupBy.POINT)
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from alarm_rules.exchange import Exchange
 from alarm_rules.instances import Instances
 from alarm_rules.levels import Listening
 from alarm_rules.matching import CompiledRule, Dirty, Matching
+from alarm_rules.owners import by_width
 from alarm_rules.program import Program
 from alarm_rules.roster import Roster
 from gateway.contract.rule_kind import GroupPlan, InstancePlan, Planning, PointsPlanning
@@ -349,18 +351,18 @@ class Programs:
             return
         changed.is_any = True
         roster, numbers = self.roster[program], alike.numbers
-        points = [self._points[index] for index in alike.members]
+        points = list(map(self._points.__getitem__, alike.members))
         part = _Part(
             numbers=numbers,
             rows=(),
             is_new=True,
-            keys=[
-                alarm_key(key, self._rules[number].rule.id)
-                for number, key in zip(numbers, alike.keys, strict=True)
-            ],
+            keys=list(map(alarm_key, alike.keys, map(self._rule_ids.__getitem__, numbers))),
             points=points,
             plans=alike.plans,
-            names=[point.name or self._device_name(point) for point in points],
+            names=[
+                point.name or (self._device_name(point) if point.device else point.id)
+                for point in points
+            ],
         )
         levels = _level_names(alike.plans)
         rows = roster.place_new(numbers, alike.keys, alike.members, part.keys, levels)
@@ -532,36 +534,27 @@ def _level_names(plans: Iterable[InstancePlan]) -> list[str]:
     for plan in plans:
         if plan.levels is not last:
             last = plan.levels
-            names = "|".join([level.name for level in plan.levels])
+            names = "|".join([level.name for level in last])
         found.append(names)
     return found
 
 
 def _write_levels(program: Program, instances: Sequence[tuple[int, InstancePlan]]) -> None:
     """Delays and limits: those of each plan once, then all with equally many levels at once."""
-    place: dict[int, int] = {}  # by identity of the plan
-    plans: list[InstancePlan] = []
-    rows, owner = [], []
-    for row, plan in instances:
-        at = place.get(id(plan))
-        if at is None:
-            at = place[id(plan)] = len(plans)
-            plans.append(plan)
-        rows.append(row)
-        owner.append(at)
-    widths = np.array([len(plan.levels) for plan in plans], np.int64)
-    row_of, owner_of = np.array(rows, np.int64), np.array(owner, np.int64)
+    rows = np.array([row for row, _ in instances], np.int64)
+    plans = [plan for _, plan in instances]
     state = program.state
-    for width in np.unique(widths).tolist():
-        same = [plan for plan in plans if len(plan.levels) == width]
-        number = np.cumsum(widths == width) - 1  # of a plan, among these
-        of_these = widths[owner_of] == width
-        here, mine = row_of[of_these], number[owner_of[of_these]]
+    for width, same, members, owner in by_width(plans, [len(plan.levels) for plan in plans]):
+        limits = [level.limit for plan in same for level in plan.levels]
+        if None in limits:
+            limits = [np.nan if limit is None else limit for limit in limits]
         unstated = (np.nan,) * width
+        values: Iterable[Any]
         for name, values in (
-            ("on_ns", [plan.on_delay_ns for plan in same]),
-            ("off_ns", [plan.off_delay_ns for plan in same]),
-            ("limit", [[level.limit for level in plan.levels] for plan in same]),
-            ("reset", [plan.resets or unstated for plan in same]),
+            ("on_ns", chain.from_iterable([plan.on_delay_ns for plan in same])),
+            ("off_ns", chain.from_iterable([plan.off_delay_ns for plan in same])),
+            ("limit", limits),
+            ("reset", chain.from_iterable([plan.resets or unstated for plan in same])),
         ):
-            state[name][here, :width] = np.array(values, state[name].dtype)[mine]
+            flat = np.fromiter(values, state[name].dtype, len(limits))
+            state[name][rows[members], :width] = flat.reshape(len(same), width)[owner]

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -137,8 +136,7 @@ def plan(planning: Planning) -> GroupPlan | None:
     place = place_of(planning, point)
     name = place.pop("display_name")
     instances = tuple(
-        replace(
-            instance,
+        instance._replace(
             target=f"{point.id}.{bit.name.lower()}",
             display_name=f"{name} {bit.shown}".rstrip(),
             **place,

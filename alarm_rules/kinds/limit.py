@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ from alarm_rules.kinds._levels import (
     loosens_levels as loosens,
 )
 from alarm_rules.kinds._plain import PlainLevels, plain_levels
+from alarm_rules.owners import by_width
 from alarm_rules.turns import bits_of
 from gateway.contract.rule_kind import (
     NEVER,
@@ -111,24 +112,6 @@ def plan_alike(planning: PointsPlanning) -> Sequence[InstancePlan]:
     return [plan_] * len(planning.members)
 
 
-class _Settings:
-    """Settings with equally many levels, each once, and who has which."""
-
-    def __init__(self) -> None:
-        self.settings: list[Any] = []
-        self.rows: list[int] = []
-        self.owner: list[int] = []  # of each row, in `settings`
-        self._place: dict[int, int] = {}  # by identity: the points of a rule share one object
-
-    def add(self, row: int, setting: Any) -> None:
-        place = self._place.get(id(setting))
-        if place is None:
-            place = self._place[id(setting)] = len(self.settings)
-            self.settings.append(setting)
-        self.rows.append(row)
-        self.owner.append(place)
-
-
 _Steps = tuple[list[float], list[tuple[int, int]]]
 """What values say, from one value on to the next: the values, and (levels set, levels reset) below
 the first of them and from each on."""
@@ -191,25 +174,27 @@ class LimitEvaluator(KindEvaluator):
 
     def configure_instances(self, instances: Sequence[tuple[int, InstancePlan]]) -> None:
         """Rules with equally many levels at once: a site may state a rule for each point."""
-        by_width: dict[int, _Settings] = defaultdict(_Settings)
-        for row, plan_ in instances:
-            by_width[len(plan_.setting)].add(row, plan_.setting)
-        for width, same in by_width.items():
-            bounds, rows, owner = np.array(same.settings), np.array(same.rows), same.owner
+        planned = [plan_.setting for _, plan_ in instances]
+        of_all = np.array([row for row, _ in instances], np.int64)
+        for width, same, members, owner in by_width(planned, map(len, planned)):
+            rows = of_all[members]
+            numbers = chain.from_iterable(chain.from_iterable(same))
+            shape = len(same), width, 3
+            bounds = np.fromiter(numbers, np.float64, math.prod(shape)).reshape(shape)
             for column, name in enumerate(("side", "set_at", "reset_below")):
                 self.instances[name][rows, :width] = bounds[owner, :, column]
             ends_at = np.nextafter(bounds[:, :, 2], -np.inf)
             self.instances["ends_at"][rows, :width] = ends_at[owner]
-            self._number(same)
+            self._number(same, rows, owner)
 
-    def _number(self, same: _Settings) -> None:
+    def _number(self, same: Sequence[Any], rows: seg.Index, owner: seg.Index) -> None:
         """Give each set of levels a number, while there are few."""
         known = self._settings
-        if known is None or len(known) + len(same.settings) > _SETTINGS_MAX:
+        if known is None or len(known) + len(same) > _SETTINGS_MAX:
             self._settings = None
             return
-        numbers = [known.setdefault(setting, len(known)) for setting in same.settings]
-        self.instances["setting"][same.rows] = np.array(numbers)[same.owner]
+        numbers = [known.setdefault(setting, len(known)) for setting in same]
+        self.instances["setting"][rows] = np.array(numbers)[owner]
 
     def configured(self, _groups: Sequence[tuple[int, GroupPlan]]) -> None:
         self._work_out_bands()

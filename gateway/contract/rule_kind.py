@@ -99,8 +99,7 @@ class Columns:
         return np.empty((0, *width), dtype=dtype, order=self._order)
 
 
-@dataclass(frozen=True, slots=True)
-class InstancePlan:
+class InstancePlan(NamedTuple):
     """One alarm a group can raise. Delays are per level, in the order of `levels`."""
 
     target: str  # what the alarm is about; with the rule's id its stable key

@@ -10,6 +10,7 @@ Array convention: every column has one row per change, ordered by (time_ns, inst
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,10 @@ NORMAL = 0
 """The level code of an instance that is not in condition."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """One level an instance can be in. Code in `Conditions.level` = position in the tuple + 1;
-    a later position is more severe."""
+    a later position is more severe. (A tuple: a site of a hundred thousand rules makes three of
+    them for each, and a frozen dataclass takes four times as long to make.)"""
 
     name: str  # H, HH, L, LL, OFFLINE, OVER, …
     priority: Priority

@@ -72,7 +72,8 @@ def test_plain_levels_say_what_the_model_says_or_nothing(stated, priority, level
     about = rule(stated, priority=priority, level=level, on_delay_s=delay_s, off_delay_s=1.0)
     # text, so that 0.0 is not -0.0
     assert repr(found.level_set(about)) == repr(expected.level_set(about))
-    assert found.level_set(about) is found.level_set(about)
+    assert found.plan(about) is found.plan(about), "what all points share, once"
+    assert found.level_set(about).levels is found.level_set(about).levels
     asked = [PointsPlanning(about, each, [0], PointTable(), lambda _: None)
              for each in (found, expected)]  # fmt: skip
     assert repr(limit.plan_alike(asked[0])) == repr(limit.plan_alike(asked[1]))
