@@ -25,11 +25,8 @@ judged again at one go after a restart, do not say it, and without more the book
 for ever that the core never ends, or as over one that lasts. So where the rows of before the last
 event are judged again, the levels of both are compared and the core takes the book's word.
 
-**How far the clock counts.** Timers fire up to the moment up to which everything received has been
-read (`_known_to_ns`), which is not always now: with a backlog it is when the last row in hand came
-in, and rows still on their way to the disk count too. For `settle_s` after the start, and after the
-process was stopped for a while, time moves only with the data, because a silence that is ours is
-not a silence of the devices.
+Timers fire up to the moment up to which everything received has been read, which is not always now
+(known_time.py). Other rules are taken between two steps (exchanging.py).
 """
 
 from __future__ import annotations
@@ -54,7 +51,6 @@ from gateway.model.alarm import Alarm, AlarmEvent
 from gateway.model.batch import Batch
 from gateway.model.condition import Conditions
 from gateway.model.errors import (
-    ConfigError,
     GatewayError,
     SpoolFull,
     StorageFault,
@@ -63,7 +59,9 @@ from gateway.model.errors import (
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import Rule
 from gateway.runtime.clock import NowNs
+from gateway.runtime.exchanging import Exchanging, WantedRules
 from gateway.runtime.intake import Intake
+from gateway.runtime.known_time import UNDURABLE_WAIT_MAX_NS, KnownTime
 from gateway.runtime.latency import LatencyMeter
 from gateway.runtime.live import LiveTable
 from gateway.runtime.recorder import Recorder
@@ -75,12 +73,8 @@ log = logging.getLogger(__name__)
 
 READ_ROWS_MAX = 20_000
 DERIVED_TIMEOUT_S = 2.0  # what is stored may wait; what is judged may not
-UNDURABLE_WAIT_MAX_NS = 5_000_000_000  # a disk that hangs longer no longer holds the timers
-PAUSE_S = 2.0  # between two steps: longer means that the process was stopped
 VERDICTS_MAX = 20_000  # judged and not lived through: beyond it nothing more is read
 UNFINISHED_MAX_S = 15.0  # without a moment in which a checkpoint could be taken
-TAKE_RULES_S = 60.0  # other rules wait so long for a moment between two steps (engineering)
-STEP_BACK_NS = 1_000_000_000  # a clock that went back further is not drift
 
 
 @dataclass
@@ -89,15 +83,6 @@ class Poison:
 
     start: int
     end: int
-
-
-@dataclass
-class _Exchange:
-    """Rules to be taken instead of those in force; `done` says whether in place."""
-
-    rules: Sequence[Rule]
-    make_rules: Callable[[], RuleSet]
-    done: asyncio.Future[bool]
 
 
 @dataclass
@@ -146,15 +131,13 @@ class Judge:
     _ticked_s: float = field(default=0.0, init=False)
     _failed: bool = field(default=False, init=False)
     _poison: Poison | None = field(default=None, init=False)
-    _exchange: _Exchange | None = field(default=None, init=False)
+    _exchanging: Exchanging = field(default_factory=Exchanging, init=False)
     _points_version: int = field(default=-1, init=False)
-    _settle_until_s: float = field(default=0.0, init=False)
-    _last_s: float | None = field(default=None, init=False)
-    _last_ns: int = field(default=0, init=False)
-    _known_ns: int = field(default=0, init=False)
+    _known: KnownTime = field(init=False)
     _at_event_time: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        self._known = KnownTime(settle_s=self.settle_s, tick_interval_s=self.tick_interval_s)
         self.recorder = Recorder(
             self.journal,
             self.counters,
@@ -187,7 +170,7 @@ class Judge:
         self.verdicts.clear()
         self._told_to_ns = self._newest_told_ns()
         self._is_whole, self._whole_s = True, self.monotonic_s()
-        self._settle_until_s = self.monotonic_s() + self.settle_s
+        self._known.settle(self.monotonic_s())
         self._is_ahead = self._newest_ns() > self.now_ns() + self.clock_tolerance_ns
 
     def _newest_told_ns(self) -> int | None:
@@ -291,8 +274,8 @@ class Judge:
             if self.verdicts:
                 await self._live_piece()
             # What waits was judged by the rules as they were, and so was what an earlier life said.
-            if self._exchange is not None and not self.verdicts and self._told_to_ns is None:
-                await self._exchange_rules(self._exchange)
+            if self._exchanging.is_wanted and not self.verdicts and self._told_to_ns is None:
+                await self._exchanging.answer(self._judge_by)
 
     def _has_room(self) -> bool:
         """Whether more may be judged: not too much waits, and not for too long."""
@@ -474,29 +457,19 @@ class Judge:
     async def _known_to_ns(self, batch: Batch) -> int:
         """Up to when everything that was received has been read."""
         now_ns, now_s = self.now_ns(), self.monotonic_s()
-        if self._notice_steps(now_ns, now_s):
+        was_stopped, was_set_back = self._known.look(now_ns, now_s)
+        if was_stopped:
+            self.counters.count("paused")
+        if was_set_back:
             await self._live_through()  # else its times would come after
             self._forget_the_future(now_ns)
-        known_ns = now_ns
-        pending_ns = self.intake.oldest_pending_ns
-        if pending_ns is not None:
-            known_ns = max(min(known_ns, pending_ns), now_ns - UNDURABLE_WAIT_MAX_NS)
-        if self.cursor.depth or now_s < self._settle_until_s:
-            newest_ns = int(batch.received_time_ns.max()) if len(batch) else self._known_ns
-            known_ns = min(known_ns, max(newest_ns, self._known_ns))
-        self._known_ns = known_ns
-        return known_ns
-
-    def _notice_steps(self, now_ns: int, now_s: float) -> bool:
-        """A process that was stopped; whether the clock was set back."""
-        last_s, last_ns = self._last_s, self._last_ns
-        self._last_s, self._last_ns = now_s, now_ns
-        if last_s is None:
-            return False
-        if now_s - last_s > PAUSE_S + self.tick_interval_s:
-            self.counters.count("paused")
-            self._settle_until_s = now_s + self.settle_s
-        return now_ns < last_ns - STEP_BACK_NS
+        return self._known.take(
+            batch,
+            now_ns,
+            now_s,
+            pending_ns=self.intake.oldest_pending_ns,
+            is_behind=bool(self.cursor.depth),
+        )
 
     def _newest_ns(self) -> int:
         """The latest moment anything remembered tells of."""
@@ -508,14 +481,14 @@ class Judge:
         self._is_ahead = False
         believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
         if self._newest_ns() <= believed_ns:
-            self._known_ns = min(self._known_ns, now_ns)
+            self._known.not_beyond(now_ns)
             return
         self.counters.count("clock_set_back")
         log.error("the clock was set back: timers that ran ahead of it begin at the present")
         self.rules.forget_after(now_ns)
         self.book.forget_after(now_ns)
         self.live.forget_after(now_ns)
-        self._known_ns = now_ns
+        self._known.set_back(now_ns)
 
     async def _judge(
         self,
@@ -643,41 +616,12 @@ class Judge:
         """Judge by these rules from the next row on; every timer goes on that still has a meaning,
         and alarms whose rule was edited or is gone say so. Returns whether it was done in place;
         else a new set was made meanwhile, by `make_rules`, which also makes it after a failure.
-        Waits until what is in hand is judged. Raises ConfigError for every fault of the rules:
-        those in force stay."""
-        if self._exchange is not None:
-            raise Unavailable("other rules are being taken already")
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        wanted = self._exchange = _Exchange(rules, make_rules, done)
-        try:
-            await asyncio.wait({done}, timeout=TAKE_RULES_S)
-        finally:
-            is_waiting = self._exchange is wanted
-            if is_waiting:
-                self._exchange = None
-        if is_waiting:
-            raise Unavailable(f"no moment for other rules within {TAKE_RULES_S:g} s")
-        return await done
+        Waits until what is in hand is judged. Raises ConfigError for every fault of the rules, and
+        Unavailable where no moment comes: those in force stay."""
+        return await self._exchanging.ask(rules, make_rules)
 
-    async def _exchange_rules(self, wanted: _Exchange) -> None:
-        """A failure of ours on the way is told to who wanted it, and the judge begins anew with the
-        rules that were in force."""
-        self._exchange = None
-        try:
-            in_place = await self._judge_by(wanted)
-        except Exception as error:
-            if not wanted.done.done():
-                wanted.done.set_exception(error)
-            if not isinstance(error, ConfigError):
-                raise
-        else:
-            if not wanted.done.done():
-                wanted.done.set_result(in_place)
-        finally:
-            if not wanted.done.done():  # cancelled on the way
-                wanted.done.set_exception(Unavailable("the judge was stopped"))
-
-    async def _judge_by(self, wanted: _Exchange) -> bool:
+    async def _judge_by(self, wanted: WantedRules) -> bool:
+        """A failure of ours on the way begins the judge anew, with the rules that were in force."""
         before_s = self.monotonic_s()
         in_place: bool = self.rules.exchange(wanted.rules)
         self._is_whole = False

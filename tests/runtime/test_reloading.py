@@ -262,7 +262,7 @@ async def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path, monk
 
 
 async def test_rules_that_find_no_moment_are_given_back(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("gateway.runtime.judge.TAKE_RULES_S", 0.01)
+    monkeypatch.setattr("gateway.runtime.exchanging.TAKE_RULES_S", 0.01)
     async with House(tmp_path).open() as house:  # nobody judges
         with pytest.raises(Unavailable, match="no moment"):
             await house.judge.take_rules(RULES, lambda: house.judge.rules)
