@@ -261,8 +261,8 @@ _ELSEWHERE = (
         22,
         "upgrade, downgrade while alarms stand",
         "state kept; a newer format refused",
-        "refusal: tests/spool/test_damage.py, tests/alarms/test_journal.py; a matrix of versions "
-        "is not built",
+        "a data folder of each format kept, taken over: tests/system/test_golden.py; refusal: "
+        "tests/spool/test_damage.py, tests/alarms/test_journal.py",
     ),
     _elsewhere(23, "certificates expire", "warned of 30, 7 and 1 days before", "not built"),
     _elsewhere(25, "a standby takes over", "within 5 s, nothing told twice", "not built"),
