@@ -268,3 +268,35 @@ async def test_rules_that_find_no_moment_are_given_back(tmp_path, monkeypatch) -
             await house.judge.take_rules(RULES, lambda: house.judge.rules)
         monkeypatch.undo()
         assert await take(house, [HIGHER, FREEBOARD, LOW])
+
+
+async def test_a_second_wish_while_the_first_one_waits_is_refused_and_the_first_is_done(
+    tmp_path,
+) -> None:
+    async with House(tmp_path).open() as house:
+        first = asyncio.create_task(
+            house.judge.take_rules([METHANE, FREEBOARD], lambda: house.judge.rules)
+        )
+        await asyncio.sleep(0)  # it waits: nobody judges yet
+        with pytest.raises(Unavailable, match="being taken already"):
+            await house.judge.take_rules(RULES, lambda: house.judge.rules)
+        judging = asyncio.create_task(house.judge.run())
+        async with asyncio.timeout(10):
+            assert await first
+        judging.cancel()
+        await asyncio.gather(judging, return_exceptions=True)
+        assert await take(house, RULES), "and then others may be asked for"
+
+
+async def test_in_a_flood_rules_are_taken_after_what_they_did_not_judge(tmp_path) -> None:
+    """Thousands of changes wait to be lived through: they were judged by the rules as they were."""
+    lower = replace(METHANE, on_delay_s=0.0, off_delay_s=0.0)
+    async with House(tmp_path).open() as house:
+        assert await take(house, [lower, FREEBOARD, LOW])
+        flips = [("g1", 1.2 if second % 2 else 0.5, second) for second in range(400)]
+        await house.send(flips)
+        assert await take(house, [HIGHER, FREEBOARD, LOW])
+        await house.judge_all(save=True)
+        kinds = [row[3] for row in house.history()]
+        assert kinds.count("ACT") == kinds.count("RTN") + 1 == 200
+        assert kinds[-1] == "EDT", "of the one that stands"
