@@ -131,7 +131,6 @@ class Programs:
             program: Roster(rule_ids, names[program.kind.judges is not None])
             for program in self.all
         }
-        self._is_exchanging = False
         self._heard_before: set[int] = set()  # positions listened to before the last `refresh`
         self.emptied: dict[Program, Emptied] = {}  # by the last `refresh`
         self.derived: dict[Program, NDArray[np.int64]] = {}  # point index per group, -1 for none
@@ -188,9 +187,9 @@ class Programs:
             return False
         return self._is_any_hiding or not rule.kind.hides
 
-    def exchange(self, exchange: Exchange) -> None:
-        """What goes on as it was keeps its memory; what nothing judges any more, and an instance
-        whose levels have other names, has none, as after a restart with the new rules."""
+    def exchange(self, exchange: Exchange, points: Iterable[int], dirty: Dirty) -> None:
+        """Plan by these rules from now on. `points` changed, and `dirty` are their groups: planned
+        at one go with what the exchange is about, as a new set would."""
         before, after = exchange.before, exchange.after
         for number in sorted(after):
             if number == len(self._program_of):
@@ -200,12 +199,10 @@ class Programs:
             self._listening.hear_of(after[number])
         changed = before.keys() | after.keys()
         self.problems = {at: text for at, text in self.problems.items() if at[0] not in changed}
-        points, dirty = self._matching.exchange(before, after)
-        self._is_exchanging = True
-        try:
-            self.refresh(points, dirty)
-        finally:
-            self._is_exchanging = False
+        touched, others = self._matching.exchange(before, after)
+        for number, keys in others.items():
+            dirty.setdefault(number, {}).update(keys)
+        self.refresh({*points, *touched}, dirty)
 
     @property
     def is_worn(self) -> bool:
@@ -469,8 +466,6 @@ class Programs:
         is_sampled = program.kind.judges is None
         width = len(self._points) if is_sampled else len(self.instances)
         if not changed.is_any and layout.point_count == width:
-            if self._is_exchanging and self._empty(program):
-                program.settle_all()
             return
         size = len(roster.instance_keys)
         state.grow(size)
@@ -484,21 +479,18 @@ class Programs:
         program.evaluator.configure(changed.instances, changed.groups, layout)
         program.settle_all()
 
-    def _empty(self, program: Program) -> bool:
-        """An instance whose levels have other names loses its memory, as its bits would mean
-        something else; in an exchange of rules so does all that is not judged. Whether any is."""
+    def _empty(self, program: Program) -> None:
+        """What nothing judges any more has no memory, as after a restart: no delay of it may end.
+        Nor has an instance whose levels have other names: its bits would mean something else."""
         renamed, layout = np.array(self.roster[program].take_renamed(), np.int64), program.layout
-        gone = slots = renamed[:0]
-        if self._is_exchanging:
-            gone, slots = np.flatnonzero(~layout.instance_live), np.flatnonzero(~layout.slot_live)
-        emptied = Emptied(np.union1d(gone, renamed), slots)
+        gone = np.union1d(np.flatnonzero(~layout.instance_live), renamed)
+        emptied = Emptied(gone, np.flatnonzero(~layout.slot_live))
         emptied.apply(program)
         if len(renamed):  # it may have fewer levels: none beyond them may speak
             program.state.unset(renamed, but=("position",))
             if len(program.evaluator.instances):
                 program.evaluator.instances.unset(renamed)
         self.emptied[program] = emptied
-        return bool(len(emptied.instances) or len(emptied.slots))
 
     def _describe(self, position: NDArray[np.int32], parts: Iterable[_Part]) -> None:
         """Positions for the new ones, in order; what is known of each anew."""

@@ -226,12 +226,14 @@ class RuleSet:
             or not all(map(self._programs.has_place_for, exchange.rules()))
         ):
             return False
-        self.refresh()
-        if exchange:
-            with uncollected():
-                self._in_force.take(exchange)
-                self._programs.exchange(exchange)
-            self._take_in()
+        if not exchange:
+            self.refresh()
+            return True
+        with uncollected():
+            changed = self._matching.update()
+            self._in_force.take(exchange)
+            self._programs.exchange(exchange, *changed)
+        self._take_in()
         return True
 
     def _take_in(self) -> None:
@@ -579,6 +581,7 @@ class RuleSet:
             "known_to_ns": np.array([self._known_to_ns]),
             "points/id": self._names.of("points", self._point_ids)[heard],
             "held/id": st.as_names(self._points[int(p)].id for p in held.point_index),
+            "afresh/key": st.as_names(self._programs.instances.key(p) for p in self._afresh),
         }
         for prefix, columns in self._point_columns():
             for name, column in columns.items():
@@ -591,12 +594,21 @@ class RuleSet:
             for name, text in zip(st.NAME_COLUMNS, names, strict=True):
                 arrays[f"{prefix}/{name}"] = text
             arrays[f"{prefix}/instance/live"] = program.layout.instance_live.copy()
-            arrays[f"{prefix}/slot/live"] = program.layout.slot_live.copy()
+            arrays[f"{prefix}/slot/live"] = self._listened(program)
             for what, own in self._memories(program):
                 st.save_columns(arrays, f"{prefix}/{what}instance", own.state)
                 st.save_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances)
                 st.save_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots)
         return arrays
+
+    def _listened(self, program: Program) -> NDArray[np.bool_]:
+        """Slots that are live and, where they listen to another rule's levels, know how that one
+        stands. One that was not told yet is saved as one that is new."""
+        layout, joined = program.layout, self._programs.joined
+        if program.kind.judges is None or not joined:
+            return layout.slot_live.copy()
+        waits = np.isin(layout.slot_point, np.fromiter(joined, np.int64, len(joined)))
+        return layout.slot_live & ~waits
 
     def _point_columns(self) -> list[tuple[str, dict[str, NDArray[np.int64]]]]:
         """What is remembered of each point."""
@@ -631,29 +643,39 @@ class RuleSet:
         self._held = st.load_held(arrays, self._points)
         forgotten, listened, anew = set[int](), set[int](), set[int]()
         for program in self._programs.all:
-            names = self._programs.roster[program].names()
-            forgotten.update(program.state["position"].tolist())
-            heard = np.zeros(len(program.layout.slot_point), np.bool_)
-            for prefix in st.prefixes(arrays, program.kind.name):
-                saved = [arrays[f"{prefix}/{name}"] for name in st.NAME_COLUMNS]
-                same = st.matched(saved[:2], names[:2])
-                slots = st.matched(saved[2:], names[2:])
-                known = st.that_lived(arrays, f"{prefix}/instance", same)
-                forgotten.difference_update(program.state["position"][known].tolist())
-                for what, own in self._memories(program):
-                    st.load_columns(arrays, f"{prefix}/{what}instance", own.state, same)
-                    st.load_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances, same)
-                    st.load_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots, slots)
-                if program.kind.judges is not None:
-                    known = st.that_lived(arrays, f"{prefix}/slot", slots)
-                    heard[known] = True
+            is_known, is_heard = self._load_into(program, arrays)
+            forgotten.update(program.state["position"][~is_known].tolist())
             if program.kind.judges is not None:
-                listened.update(program.layout.slot_point[heard].tolist())
-                anew.update(program.layout.slot_point[~heard].tolist())
-            for _, own in self._memories(program):
-                own.settle_all()
+                listened.update(program.layout.slot_point[is_heard].tolist())
+                anew.update(program.layout.slot_point[~is_heard].tolist())
         self._programs.joined -= listened - anew
+        untold = {name.decode() for name in arrays.get("afresh/key", np.empty(0, "S1")).tolist()}
+        if untold:
+            key = self._programs.instances.key
+            forgotten.update(position for position in listened if key(position) in untold)
         self._afresh = listened & forgotten
+
+    def _load_into(
+        self, program: Program, arrays: Mapping[str, NDArray[np.generic]]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of its instances and of its slots, which were judged or listened to when that was
+        saved."""
+        names, layout = self._programs.roster[program].names(), program.layout
+        is_known = np.zeros(len(program.state), np.bool_)
+        is_heard = np.zeros(len(layout.slot_point), np.bool_)
+        for prefix in st.prefixes(arrays, program.kind.name):
+            saved = [arrays[f"{prefix}/{name}"] for name in st.NAME_COLUMNS]
+            same = st.that_are(layout.instance_live, st.matched(saved[:2], names[:2]))
+            slots = st.that_are(layout.slot_live, st.matched(saved[2:], names[2:]))
+            is_known[st.that_lived(arrays, f"{prefix}/instance", same)] = True
+            is_heard[st.that_lived(arrays, f"{prefix}/slot", slots)] = True
+            for what, own in self._memories(program):
+                st.load_columns(arrays, f"{prefix}/{what}instance", own.state, same)
+                st.load_columns(arrays, f"{prefix}/{what}own", own.evaluator.instances, same)
+                st.load_columns(arrays, f"{prefix}/{what}slot", own.evaluator.slots, slots)
+        for _, own in self._memories(program):
+            own.settle_all()
+        return is_known, is_heard
 
 
 def _take_word(

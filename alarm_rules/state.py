@@ -3,6 +3,7 @@
     version  known_to_ns
     points/{id, heard_ns, usable_ns, gap_begin_ns, gap_end_ns, late_…}
     held/{id, value, quality, source_time_ns, received_time_ns}      rows of the reorder buffer
+    afresh/key       instances that began afresh, and who listens to them was not told yet
     <n>:<kind>/instance/{key, levels, live, …}   …/own/{…}   …/slot/{key, live, …}   one row each
               /late-instance/{…}   …/late-own/{…}   …/late-slot/{…}      the same rows
 
@@ -71,6 +72,8 @@ def load_columns(
         source = arrays.get(f"{prefix}/{name}")
         if source is None:
             continue
+        if name in columns.rings and source.shape[1] > columns[name].shape[1]:
+            columns.widen(name, source.shape[1])
         target = columns[name]
         if target.ndim == 2:
             width = min(target.shape[1], source.shape[1])
@@ -92,6 +95,17 @@ def matched(
     pairs = [(where[name], row) for row, name in enumerate(names) if name in where]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
+
+
+def that_are(
+    live: NDArray[np.bool_], pairs: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of the pairs those whose current row is judged: what is not has no memory."""
+    if live.all():
+        return pairs
+    saved, rows = pairs
+    mine = live[rows]
+    return saved[mine], rows[mine]
 
 
 def that_lived(

@@ -238,7 +238,9 @@ def rounded(value: NDArray[np.float64], decimals: NDArray[np.int64]) -> NDArray[
     return np.where((decimals >= 0) & np.isfinite(shifted), shifted, value)
 
 
-def input_slots(more: Mapping[str, tuple[Any, ...]] | None = None) -> Columns:
+def input_slots(
+    more: Mapping[str, tuple[Any, ...]] | None = None, *, rings: Sequence[str] = ()
+) -> Columns:
     """The slot table of a kind that remembers the last value of each of its inputs, and `more`."""
     return Columns(
         saved={
@@ -247,7 +249,8 @@ def input_slots(more: Mapping[str, tuple[Any, ...]] | None = None) -> Columns:
             "usable": (np.bool_, False),
             "time_ns": (np.int64, NEVER),
             **(more or {}),
-        }
+        },
+        rings=rings,
     )
 
 

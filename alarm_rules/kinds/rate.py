@@ -206,20 +206,15 @@ class RateEvaluator(KindEvaluator):
             "samples_min": (np.int64, 2),
             "decimals": (np.int64, -1),
         }
-        super().__init__(Columns(settings={**bound_columns(width), **settings}), _memory(0))
+        super().__init__(Columns(settings={**bound_columns(width), **settings}), _memory())
 
     def configure_rows(self, rows: NDArray[np.int64], setting: Any) -> None:
         write_bounds(self.instances, rows, setting.bounds)
         for name, value in setting.numbers.items():
             self.instances[name][rows] = value
-        width = self.slots["kept_ns"].shape[1]
-        if setting.numbers["kept"] > width:
-            wider = _memory(int(setting.numbers["kept"]))
-            wider.grow(len(self.slots))
-            for name in self.slots.saved:
-                old = self.slots[name]
-                wider[name][(slice(None), slice(width)) if old.ndim > 1 else ...] = old
-            self.slots = wider
+        if setting.numbers["kept"] > self.slots["kept_ns"].shape[1]:
+            for name in _RINGS:
+                self.slots.widen(name, int(setting.numbers["kept"]))
 
     def select(self, rows: Rows) -> NDArray[np.bool_]:
         chosen = self._asked[rows.point]
@@ -299,20 +294,27 @@ class RateEvaluator(KindEvaluator):
         return number, judged & np.isfinite(number)
 
 
-def _memory(kept: int) -> Columns:
+_RINGS = ("kept_ns", "kept_value")
+
+
+def _memory() -> Columns:
+    """As wide as the longest ring there was: one that is written with another length is read by the
+    length it was written with."""
     return input_slots(
         {
-            "kept_ns": (np.int64, NEVER, kept),
-            "kept_value": (np.float64, np.nan, kept),
+            "kept_ns": (np.int64, NEVER, 0),
+            "kept_value": (np.float64, np.nan, 0),
             "kept_total": (np.int64, 0),  # numbers given so far
             "kept_room": (np.int64, 0),  # the ring's length when it was written
-        }
+        },
+        rings=_RINGS,
     )
 
 
 def _fit(slots: Columns, slot: NDArray[np.int64], room: NDArray[np.int64]) -> None:
     """Move rings that were written with another length, since the rule or the interval was edited:
-    the newest samples stay. A ring longer than the table was cut off when loaded: it begins anew.
+    the newest samples stay. A ring longer than the table was cut off by a version before this one,
+    when it was loaded: it begins anew.
     """
     had = slots["kept_room"][slot]
     if (had == room).all():

@@ -47,6 +47,8 @@ class Columns:
     A field is (dtype, fill) or (dtype, fill, width) for one row of `width` values per member.
     `by_column`: such a field lies in memory column by column (Fortran order), for who works on one
     column of all members at a time.
+    `rings`: saved fields of this kind that take whatever width they were saved with; of all others
+    what is wider than the table has no meaning any more and is dropped.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Columns:
         saved: Mapping[str, tuple[Any, ...]] | None = None,
         *,
         by_column: bool = False,
+        rings: Sequence[str] = (),
     ) -> None:
         self._is_by_column = by_column
+        self.rings = tuple(rings)
         self._fields = {**(settings or {}), **(saved or {})}
         self.saved = tuple(saved or {})
         self._arrays = {name: self._blank(name) for name in self._fields}
@@ -78,6 +82,15 @@ class Columns:
                 grown[: self._size], grown[self._size :] = array, self._fields[name][1]
                 self._arrays[name] = grown
             self._size = size
+
+    def widen(self, name: str, width: int) -> None:
+        """More room in a field of rows of values; what stands there stays at its place."""
+        dtype, fill, *_ = self._fields[name]
+        array = self._arrays[name]
+        self._fields[name] = (dtype, fill, width)
+        wider = np.full((self._size, width), fill, dtype, order=self._order)
+        wider[:, : array.shape[1]] = array
+        self._arrays[name] = wider
 
     def clear(self, row: int | slice | NDArray[np.int64]) -> None:
         """Back to the fill: the member is another one now."""

@@ -245,6 +245,101 @@ def test_a_rule_of_many_points_under_ever_new_names_ends_in_a_new_set() -> None:
     assert done == 2  # 1,200 dead rows beside 600
 
 
+# ---------------------------------------------------------------------- in place and as a new set
+
+TWO = replace(BOTH, parameters={**BOTH.parameters, "rules": ["lim"]})  # two of lim are blue: red
+
+
+def blue(*names: str, **more) -> Rule:
+    return limited("lim", *names, level="blue", **more)
+
+
+def with_others(rules: RuleSet, wanted: list[Rule], points: PointTable, *, in_place) -> RuleSet:
+    """The rules exchanged, in place or as a new set that takes over what was saved."""
+    if in_place:
+        assert rules.exchange(wanted)
+        return rules
+    made = RuleSet(wanted, KINDS, points)
+    made.load(rules.save())
+    return made
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_who_is_listened_to_since_a_moment_ago_counts_after_an_exchange(in_place) -> None:
+    """p1 stands above its limit in another area, moves here, and the rules are exchanged before
+    anything was judged."""
+    points = table(2)
+    here = replace(TWO, inputs={"value": Selector(area="a0")})
+    rules = RuleSet([blue("H"), here], KINDS, points)
+    assert tell(rules, 1, 1.5, 1.5) == [("p0:lim", "H"), ("p1:lim", "H")]
+    points.put(Point(id="p1", quantity="gas", area="a0", interval_s=1.0))
+    rules.refresh()
+    rules = with_others(rules, [blue("H"), here, limited("more", "H")], points, in_place=in_place)
+    assert ("site:both", "red") in tell(rules, 2, 1.5, 1.5)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_who_began_afresh_a_moment_ago_counts_no_longer_after_an_exchange(in_place) -> None:
+    points = table(2)
+    rules = RuleSet([blue("H"), TWO], KINDS, points)
+    assert ("site:both", "red") in tell(rules, 1, 1.5, 1.5)
+    assert rules.exchange([blue("HH", at=5.0), TWO])
+    rules = with_others(
+        rules, [blue("HH", at=5.0), TWO, limited("more", "H", at=9.0)], points, in_place=in_place
+    )
+    assert tell(rules, 2, 1.5, 1.5) == [("site:both", "")]
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_window_that_is_made_shorter_keeps_its_newest_samples(in_place) -> None:
+    def rate(window_s: float) -> Rule:
+        return Rule("fast", "rate", GAS, {"window_s": window_s, "levels": {"H": 0.9}})
+
+    points = table(1)
+    kinds = {"rate": rate_kind.KIND}
+    rules = RuleSet([rate(20.0)], kinds, points)
+    for second in range(9):
+        assert tell(rules, second, float(second)) == []
+    if in_place:
+        assert rules.exchange([rate(4.0)])
+    else:
+        saved, rules = rules.save(), RuleSet([rate(4.0)], kinds, points)
+        rules.load(saved)
+    assert tell(rules, 9, 9.0) == [("p0:fast", "H")]
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_delay_goes_on_where_point_and_rule_change_at_one_moment(in_place) -> None:
+    """The rule in force would let go of the point, the one that takes its place does not."""
+    points = table(1)
+    here, there = ({"value": Selector(area=area)} for area in ("a0", "a1"))
+    rules = RuleSet([blue("H", selector=here, on_delay_s=3.0)], KINDS, points)
+    assert tell(rules, 1, 1.5) == []
+    points.put(Point(id="p0", quantity="gas", area="a1", interval_s=1.0))
+    rules = with_others(
+        rules, [blue("H", selector=there, on_delay_s=3.0)], points, in_place=in_place
+    )
+    assert tell(rules, 4, 1.5) == [("p0:lim", "H")]
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_no_delay_ends_for_a_point_that_moved_away_just_before_the_same_rules_are_taken(
+    in_place,
+) -> None:
+    points = table(1)
+    rules = [blue("H", selector={"value": Selector(area="a0")}, on_delay_s=3.0)]
+    running = RuleSet(rules, KINDS, points)
+    assert tell(running, 1, 1.5) == []
+    made = RuleSet(rules, KINDS, points)  # while it was made the point moved
+    points.put(Point(id="p0", quantity="gas", area="a1", interval_s=1.0))
+    if in_place:
+        assert running.exchange(rules)
+    else:
+        made.load(running.save())
+        running = made
+    assert tell(running, 9, 1.5) == []
+
+
 def test_what_judges_rules_keeps_their_times_to_the_nanosecond() -> None:
     both = replace(BOTH, parameters={**BOTH.parameters, "rules": ["lim"]})
     lim = limited("lim", "H", level="blue")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -271,7 +272,7 @@ def test_points_that_appear_are_judged_and_the_standing_ones_keep_their_state_an
     assert rules.current_levels().tolist() == [1, 1]
 
 
-def test_a_point_that_no_longer_matches_falls_silent_and_comes_back_with_its_state() -> None:
+def test_a_point_that_no_longer_matches_falls_silent_and_comes_back_as_after_a_restart() -> None:
     table = table_of("a")
     rules = RuleSet([GAS], KINDS, table)
     told(rules, batch_of((0, 1.0, 2.0)), 1)
@@ -280,8 +281,23 @@ def test_a_point_that_no_longer_matches_falls_silent_and_comes_back_with_its_sta
     assert rules.evaluate(batch_of((0, 2.0, 0.0)), at_ns(2)).ignored_count == 1
     table.put(Point(id="a", quantity="methane"))
     rules.refresh()
-    assert told(rules, batch_of((0, 3.0, 0.0)), 3) == [("a:gas", 0, 3.0)]
+    assert told(rules, batch_of((0, 3.0, 2.0)), 3) == [("a:gas", 1, 3.0)]
     assert len(rules.instances) == 1
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_no_delay_ends_for_a_point_that_no_longer_matches(comes_back: bool) -> None:
+    table = table_of("a")
+    rules = RuleSet([replace(GAS, on_delay_s=3.0)], KINDS, table)
+    told(rules, batch_of((0, 1.0, 2.0)), 1)
+    table.put(Point(id="a", quantity="other"))
+    rules.refresh()
+    assert told(rules, batch_of((0, 2.0, 2.0)), 9) == []
+    if comes_back:
+        table.put(Point(id="a", quantity="methane"))
+        rules.refresh()
+    assert told(rules, Batch.empty(), 10) == []
+    assert rules.current_levels().tolist() == [0]
 
 
 def test_a_devices_attribute_decides_which_rule_applies_and_may_change() -> None:
