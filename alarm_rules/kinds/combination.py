@@ -251,7 +251,9 @@ class CombinationEvaluator(KindEvaluator):
 
     def _coloured(self, slot: Ints, code: Ints, quality: NDArray[np.uint8]) -> Ints:
         """How a member counts, one column for each rank and one for those that are uncertain."""
-        rank = self._rank[slot, np.minimum(code, self._rank.shape[1] - 1)]
+        width = self._rank.shape[1]
+        rank = self._rank[slot, np.minimum(code, width - 1)]
+        rank = np.where(code < width, rank, 0)  # else a level its rule had before it was edited
         rank = np.where(quality == Quality.UNCERTAIN_CALIBRATING, 0, rank)
         table = np.zeros((len(slot), COLOURS_MAX + 2), np.int64)
         row = np.flatnonzero(rank)

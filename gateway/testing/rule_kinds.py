@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alarm_rules.ruleset import Evaluation, RuleSet, check_rules
+from alarm_rules.ruleset import Evaluation, RuleSet
 from gateway.contract.rule_kind import RuleKind
 from gateway.model.batch import Batch
+from gateway.model.condition import Level
 from gateway.model.point import Device, Point, PointTable
 from gateway.model.quality import Quality
 from gateway.model.rule import Rule
+from gateway.testing.rule_changes import Exchanges, change_points, other_rules, that_join
 
 NS_PER_S = 1_000_000_000
 START_NS = 1_700_000_000 * NS_PER_S
@@ -127,10 +129,11 @@ def check_rule_kind(
 def check_exchange(
     kind: RuleKind, case: RuleCase, others: Sequence[Rule], *, seed: int = 0
 ) -> tuple[int, int]:
-    """The law of `RuleSet.exchange`: rules that are edited, added, dropped and brought back while a
-    history is told give in place what new rule sets give that are loaded with the state of the one
-    before. `others`: more rules of the same kind over the same points. Returns how many exchanges
-    there were, and how many of them were done in place."""
+    """The law of `RuleSet.exchange`: rules that are edited, added, dropped and brought back, and
+    points that join and move at the same time, while a history is told, give in place what new rule
+    sets give that are loaded with the state of the one before; and what is judged then is what a
+    new set judges. `others`: more rules over the same points. Returns how many exchanges there
+    were, and how many of them were done in place."""
     kinds = {**case.kinds, kind.name: kind}
     done = [0, 0]
     for way in (
@@ -149,14 +152,6 @@ def check_exchange(
         ]
         assert told[0] == told[1], f"seed {seed}: " + _differ(f"in place, {way}", *told)
     return done[0], done[1]
-
-
-class Exchanges(NamedTuple):
-    """Rules that are exchanged while the history is told. `done`: all, and those in place."""
-
-    others: tuple[Rule, ...]
-    in_place: bool
-    done: list[int]
 
 
 @dataclass(frozen=True)
@@ -187,16 +182,20 @@ def drive(
 ) -> Story:
     """Tell the history to a fresh rule set and note what it says, up to the end of the case."""
     rng = rng or random.Random(0)  # noqa: S311  a seeded test, not a secret
-    table = _table(case, way, rng)
+    joining = [] if way.exchanges is None else that_join(case.points, rng)
+    table = _table(case, way, rng, without=joining)
     lateness_ns = round(way.lateness_s * NS_PER_S)
 
-    def fresh() -> RuleSet:
-        rules = RuleSet(stated, kinds, table, lateness_ns=lateness_ns)
+    def settled(rules: RuleSet) -> RuleSet:
+        rules.refresh()
         while points := rules.derived_points():
             for point in points:
                 table.put(point)
             rules.refresh()
         return rules
+
+    def fresh() -> RuleSet:
+        return settled(RuleSet(stated, kinds, table, lateness_ns=lateness_ns))
 
     stated = case.rules
     rules = fresh()
@@ -209,47 +208,37 @@ def drive(
             saved, rules = rules.save(), fresh()
             rules.load(saved)
         if way.exchanges is not None and rng.random() < min(0.5, RESTARTS_MAX / len(calls)):
-            stated = _other_rules(case, way.exchanges.others, kinds, rng)
-            in_place = way.exchanges.in_place and rules.exchange(stated)
-            if way.exchanges.in_place:
-                way.exchanges.done[0] += 1
-                way.exchanges.done[1] += in_place
-            if not in_place:
+            change_points(table, case.points, case.devices, joining, rng)
+            if rng.random() < 0.5:
+                settled(rules)
+            if rng.random() < 0.85:  # else the same rules again
+                stated = other_rules(case.rules, way.exchanges.others, kinds, rng)
+            if not (way.exchanges.in_place and rules.exchange(stated)):
                 saved, rules = rules.save(), fresh()
                 rules.load(saved)
+            else:
+                differs = _judged(settled(rules)) ^ _judged(fresh())
+                assert not differs, f"judged in place or by a new set, not by both: {differs}"
+                way.exchanges.done[1] += 1
+            way.exchanges.done[0] += way.exchanges.in_place
     story.changes.sort(key=lambda change: (change.time_ns, change.alarm_key))
     story.derived.sort(key=lambda sample: (sample.time_ns, sample.point))
     return story
 
 
-def _other_rules(
-    case: RuleCase, others: Sequence[Rule], kinds: Mapping[str, RuleKind], rng: random.Random
-) -> Sequence[Rule]:
-    """Of each rule id one of its forms, or none; some with other delays. Rules that judge rules
-    mostly stay: they cannot be exchanged in place, and what they listen to can."""
-    stay = rng.random() < 0.8
-    forms: dict[str, list[Rule]] = {}
-    for rule in (*case.rules, *others):
-        forms.setdefault(rule.id, []).append(rule)
-    found = []
-    for same in forms.values():
-        rule = rng.choice(same)
-        if stay and kinds[rule.kind].judges is not None:
-            found.append(same[0])
-            continue
-        if rng.random() < 0.2:
-            rule = replace(rule, on_delay_s=rng.choice([0.0, 1.0, 3.0]))
-        if rng.random() > 0.15:
-            found.append(rule)
-    rng.shuffle(found)
-    return case.rules if check_rules(found, kinds) else found
+def _judged(rules: RuleSet) -> set[tuple[str, tuple[Level, ...]]]:
+    """What a set judges, and by which levels."""
+    judged = [rules.instances[int(n)] for n in np.flatnonzero(rules.live)]
+    return {(one.alarm_key, one.levels) for one in judged}
 
 
-def _table(case: RuleCase, way: Way, rng: random.Random) -> PointTable:
+def _table(
+    case: RuleCase, way: Way, rng: random.Random, *, without: Sequence[Point] = ()
+) -> PointTable:
     table = PointTable()
     for device in case.devices:
         table.put_device(device)
-    points = list(case.points)
+    points = [point for point in case.points if point not in without]
     if way.renumbered:
         points += [Point(id=f"filler.{number}") for number in range(5)]
         rng.shuffle(points)
@@ -291,7 +280,7 @@ def _calls(case: RuleCase, way: Way, rng: random.Random) -> list[tuple[int, list
 
 
 def _batch(samples: Sequence[Sample], table: PointTable, way: Way) -> Batch:
-    rows = list(samples)
+    rows = [sample for sample in samples if sample.point in table]  # some join later
     if way.strangers:
         rows += [Sample(_STRANGER, s.time_s, 1e9, s.quality) for s in samples]
     batch = Batch.of(

@@ -14,14 +14,15 @@ from __future__ import annotations
 import importlib
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 from alarm_rules import program
-from alarm_rules.kinds import limit
+from alarm_rules.kinds import combination, limit
 from gateway.contract.rule_kind import RuleKind
+from gateway.model.rule import GroupBy, Rule, Selector
 from gateway.testing.rule_kinds import Reference, RuleCase, check_exchange, check_rule_kind
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Law:
 
     kind: RuleKind
     make: Callable[[random.Random, int], RuleCase]
-    reference: Reference
+    reference: Reference | None
     together_max: int = HISTORIES_PER_LARGE_CASE  # fewer where many histories make few events
 
 
@@ -74,15 +75,39 @@ def check_law(name: str, cases: int, base_seed: int) -> int:
 
 
 def check_exchanges(name: str, cases: int, base_seed: int) -> tuple[int, int]:
-    """Check at least `cases` histories during which rules are exchanged; returns how often that
-    was, and how often it was done in place."""
+    """Check at least `cases` histories during which rules are exchanged and points change, with a
+    rule that judges all the others; returns how often that was, and how often it was done in
+    place."""
 
     def check(law: Law, case: RuleCase, seed: int) -> tuple[int, int]:
         others = law.make(random.Random(f"{name} {seed} others"), len(case.points)).rules
+        if law.kind is not combination.KIND:
+            case, others = _judged(case, seed), [_coloured(rule) for rule in others]
         return check_exchange(law.kind, case, others, seed=seed)
 
     found = _each_case(name, cases, base_seed, check)
     return sum(all_ for all_, _ in found), sum(in_place for _, in_place in found)
+
+
+def _coloured(rule: Rule) -> Rule:
+    return replace(rule, level=rule.level or "blue")
+
+
+def _judged(case: RuleCase, seed: int) -> RuleCase:
+    """With a rule that counts what is blue, of the site or of each area."""
+    judge = Rule(
+        "judge",
+        "combination",
+        {"value": Selector()},
+        {
+            "rules": ["*"],
+            "steps": [{"of": "blue", "count": 2 + seed % 3, "makes": "red"}],
+            "colours": ["blue", "red"],
+        },
+        group_by=(GroupBy.SITE, GroupBy.AREA)[seed % 2],
+    )
+    kinds = {**case.kinds, "combination": combination.KIND}
+    return replace(case, rules=[*map(_coloured, case.rules), judge], kinds=kinds)
 
 
 def _each_case(
