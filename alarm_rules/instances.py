@@ -56,6 +56,9 @@ class Instances(Sequence[RuleInstance]):
         """The alarm key alone: nothing is made."""
         return self._key[position]
 
+    def plan(self, position: int) -> InstancePlan:
+        return self._plan[position]
+
     def add(
         self,
         rules: Sequence[Rule],

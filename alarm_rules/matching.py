@@ -252,7 +252,7 @@ class Matching:
         if self.is_current:
             return (), {}
         self._version = self._points.version
-        devices = self._changed_devices()
+        devices, kinds = self._changed_devices()
         changed = self._changed_points()
         if any(device.id in self._points_of for device in devices):
             every = set(changed)
@@ -260,7 +260,6 @@ class Matching:
             changed = sorted(every)
         dirty: Dirty = {}
         self._match(changed, dirty)
-        kinds = {device.kind for device in devices}
         for number, rule in enumerate(self._rules):
             if rule.kind.per_device and not kinds.isdisjoint(rule.kind.per_device):
                 dirty.setdefault(number, {}).update(dict.fromkeys(self.of_rule[number].keys()))
@@ -281,17 +280,20 @@ class Matching:
             changed.append(index)
         return changed
 
-    def _changed_devices(self) -> list[Device]:
-        seen, changed = self._seen_devices, []
+    def _changed_devices(self) -> tuple[list[Device], set[str]]:
+        """Those that are new or differ, and of what kinds they are, or were."""
+        seen, changed, kinds = self._seen_devices, list[Device](), set[str]()
         for index, device in enumerate(self._points.devices):
             if index >= len(seen):
                 seen.append(device)
             elif seen[index] is device:
                 continue
             else:
+                kinds.add(seen[index].kind)
                 seen[index] = device
             changed.append(device)
-        return changed
+            kinds.add(device.kind)
+        return changed, kinds
 
     def exchange(
         self, before: Mapping[int, CompiledRule], after: Mapping[int, CompiledRule]

@@ -141,8 +141,9 @@ class Programs:
         changed = {program: _Changed() for program in self.all}
         heard = {program: program.layout.slot_live for program in self.judging}
         self.emptied, self._heard_before = {}, self._listened()
+        beside = self._beside(points, dirty) if self._urgent else ()
         if self._urgent:
-            for point in points:
+            for point in (*points, *beside):
                 self._urgent.pop(point, None)
         hiding = {n: dict(keys) for n, keys in dirty.items() if self._rules[n].kind.hides}
         others = [number for number in sorted(dirty) if number not in hiding]
@@ -152,6 +153,7 @@ class Programs:
             self._plan_rule(number, dirty[number], changed)
             if self._is_any_hiding:
                 hidden.update(dict.fromkeys(self._members(number, dirty[number])))
+        self._note_again(beside, dirty)
         for number, keys in self._matching.hiding(hidden).items():
             hiding.setdefault(number, {}).update(keys)
         for number in sorted(hiding):
@@ -445,6 +447,26 @@ class Programs:
         instance, is_new = placed
         changed.add(_Part((number,), (instance,), is_new, (key,), about[:1], (plan,), about[1:]))
         return True
+
+    def _beside(self, points: Iterable[int], dirty: Dirty) -> set[int]:
+        """Points that did not change, in a group with one that did: what the group makes of them
+        may be less urgent from now on."""
+        found: set[int] = set()
+        for number, keys in dirty.items():
+            if self._matching.of_rule[number].only is None and not self._rules[number].kind.hides:
+                found.update(self._members(number, keys))
+        return found.difference(points)
+
+    def _note_again(self, points: Iterable[int], dirty: Dirty) -> None:
+        """How urgent these are by their groups that stay as they are."""
+        for point in points:
+            for number, key, _ in self._matching.places(point):
+                program = self._program_of[number]
+                if program.kind.hides or key in dirty.get(number, ()):
+                    continue
+                position = program.state["position"]
+                for row in self.roster[program].instances_of(number, key):
+                    self._note_urgency([(point, self.instances.plan(int(position[row])))])
 
     def _note_urgency(self, planned: Iterable[tuple[int, InstancePlan]]) -> None:
         """For those who hide: nobody else asks."""

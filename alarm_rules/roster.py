@@ -78,6 +78,14 @@ class Roster:
             self._first_slot.append(_NONE)
         return row
 
+    def instances_of(self, number: int, key: str) -> list[int]:
+        """Those that are judged, of a rule's group."""
+        row = self._row_of.get(_group_name(number, key))
+        if row is None or self._first_instance[row] < 0:
+            return []
+        every = (self._first_instance[row], *self._more_instances.get(row, ()))
+        return [n for n in every if self._instance_live[n] and self._instance_group[n] == row]
+
     def retire(self, row: int) -> None:
         """Nothing of the group is judged until it is placed again."""
         if self._first_instance[row] >= 0:

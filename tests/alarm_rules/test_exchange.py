@@ -236,6 +236,34 @@ def test_a_silence_is_as_urgent_as_what_it_hides_now() -> None:
     assert priority() is Priority.MEDIUM
 
 
+def test_a_silence_is_less_urgent_when_another_point_leaves_its_group() -> None:
+    """The deviation of p0 is critical, and is judged no more when what it is compared with goes."""
+    differs = Rule(
+        "dev", "deviation", {**GAS, "reference": Selector(quantity="base")},
+        {"levels": {"H": 1.0}}, group_by=GroupBy.AREA, priority=Priority.CRITICAL,
+    )  # fmt: skip
+    silent = replace(
+        SILENT,
+        parameters={"max_age_s": 60.0, "priority_of_hidden": "inherit"},
+        priority=Priority.LOW,
+    )
+    points = table(1)
+    points.put(Point(id="ref", quantity="base", area="a0"))
+    wanted = [differs, silent, limited("high", priority=Priority.HIGH)]
+    rules = RuleSet(wanted, KINDS, points)
+
+    def priority(judged: RuleSet) -> Priority:
+        return next(one for one in judged.instances if one.rule.id == "silent").levels[0].priority
+
+    assert priority(rules) is Priority.CRITICAL
+    points.put(Point(id="ref", quantity="base", area="a1"))
+    rules.refresh()
+    assert priority(rules) is priority(RuleSet(wanted, KINDS, points)) is Priority.HIGH
+    points.put(Point(id="ref", quantity="base", area="a0"))
+    rules.refresh()
+    assert priority(rules) is Priority.CRITICAL
+
+
 def test_a_rule_of_many_points_under_ever_new_names_ends_in_a_new_set() -> None:
     rules = RuleSet([limited("x0")], KINDS, table(600))
     done = 0
@@ -262,6 +290,23 @@ def with_others(rules: RuleSet, wanted: list[Rule], points: PointTable, *, in_pl
     made = RuleSet(wanted, KINDS, points)
     made.load(rules.save())
     return made
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_who_stands_at_a_level_its_rule_no_longer_has_is_counted_by_none(in_place) -> None:
+    """Their second level is gone; one of them speaks of a moment before the exchange."""
+    points = table(2)
+    rules = RuleSet([blue("H", "HH"), TWO], KINDS, points)
+    assert ("site:both", "red") in tell(rules, 1, 2.5, 2.5)
+    rules.evaluate(Batch.empty(), START + 10 * NS)
+    rules = with_others(rules, [blue("HHH", at=1.0), TWO], points, in_place=in_place)
+    at = START + 3 * NS
+    batch = Batch.of([0], [3.5], [at], received_time_ns=[at])
+    told = rules.evaluate(batch, START + 11 * NS).conditions
+    about = [rules.instances[n].alarm_key for n in told.instance.tolist()]
+    assert sorted(zip(about, told.time_ns.tolist(), told.value.tolist(), strict=True)) == [
+        ("p0:lim", at, 3.5), ("site:both", at, 1.0)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -111,6 +112,17 @@ def test_of_two_places_at_one_time_the_forbidden_one_counts() -> None:
     samples = [Sample("ann.area", 1, FACE), Sample("ann.area", 1, GOAF), Sample("ann.area", 1, OUT)]
     case = RuleCase([rule(areas=["goaf"])], POINTS, samples, DEVICES)
     assert [c.level for c in drive(case, {"area": KIND}).changes] == ["FORBIDDEN"]
+
+
+def test_an_area_that_becomes_something_else_is_forbidden_no_longer() -> None:
+    table, by = site(), {"attribute": "area_type", "values": ["限制区域"]}
+    rules = RuleSet([rule(areas_by=by)], {"area": KIND}, table)
+    was = table.device("goaf")
+    assert was is not None
+    table.put_device(replace(was, kind="store"))
+    rules.refresh()
+    batch = Batch.of([0], [GOAF], at_ns(1), received_time_ns=at_ns(1))
+    assert len(rules.evaluate(batch, at_ns(1)).conditions) == 0
 
 
 def test_a_permission_given_later_holds_from_the_next_sample_on() -> None:
