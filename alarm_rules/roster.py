@@ -5,7 +5,7 @@
     instance  alarm key                        one alarm a group can raise
 
 A row is never taken away or reused while the process lives, so state stays where it is. What no
-longer matches is marked dead.
+longer matches is marked dead, and its memory is emptied (programs.py).
 
 Nearly every group has one slot and one instance, so these stand in columns by group and only what
 is beyond the first stands in a dict: no object for each point, however many there are. Plain
