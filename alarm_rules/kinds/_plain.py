@@ -115,7 +115,7 @@ def plain_levels(stated: Mapping[str, Any]) -> PlainLevels | None:
                     return None
         limits.append(limit)
         resets.append(reset)
-    types = {*map(type, limits), *map(type, resets)}
+    types = set(map(type, limits + resets))
     if types != _FLOAT:
         if not types <= _NUMBER or not all(
             -_EXACT_MAX <= number <= _EXACT_MAX for number in limits + resets
