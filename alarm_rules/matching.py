@@ -513,8 +513,7 @@ def _compile(
         faults.append(_fault(rule, "inputs", f"exactly {', '.join(kind.inputs)}"))
     if rule.on_delay_s < 0 or rule.off_delay_s < 0:
         faults.append(_fault(rule, "on_delay_s", "a delay of 0 s or more"))
-    for text in kind.check(rule, parameters):
-        faults.append(_fault(rule, "parameters", text))
+    faults.extend(_fault(rule, "parameters", text) for text in kind.check(rule, parameters))
     group_by = kind.group_by(rule, parameters) if kind.group_by else str(rule.group_by)
     judged = tuple(kind.judges(parameters)) if kind.judges else ()
     return CompiledRule(rule, kind, parameters, group_by, judged=judged), faults
