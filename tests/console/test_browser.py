@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 from pathlib import Path
 
@@ -262,6 +263,10 @@ async def test_the_completeness_page_says_who_was_not_seen_since_when_and_why(
         await expect(line.first).to_contain_text("came too late")
         await expect(page.locator("#reasons")).to_contain_text("this gateway was not running")
         await expect(page.locator("#consumers")).to_contain_text("stored by store")
+        samples = await page.locator("#samples").inner_text()  # and what may still come, apart
+        got, due = (int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", samples)[:2])
+        share = float((await page.locator("#share").inner_text()).removesuffix("%"))
+        assert share == pytest.approx(100 * got / due, abs=0.01), samples
         before = await line.count()
         await page.locator("#filters [name=points]").fill("dam")
         await expect(line.filter(has_text="mine.01")).to_have_count(0)

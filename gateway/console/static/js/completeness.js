@@ -67,7 +67,9 @@ function show(answer) {
 function showSums(total) {
   setText(byId("rate"), percent(total.online_rate));
   setText(byId("share"), percent(total.completeness));
-  setText(byId("samples"), _("{got} of {due} expected", { got: count(total.got), due: count(total.due) }));
+  const pending = total.gaps.pending ?? 0; // no share of what may still come
+  const came = _("{got} of {due} expected", { got: count(total.got), due: count(total.due - pending) });
+  setText(byId("samples"), pending ? `${came}, ${GAP.pending} ${count(pending)}` : came);
   const dark = Object.entries(total.dark).sort((one, other) => other[1] - one[1]);
   keyed(byId("reasons"), dark.length ? dark : [["", 0]], {
     key: ([reason]) => reason,
