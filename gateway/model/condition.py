@@ -24,7 +24,7 @@ NORMAL = 0
 class Level(NamedTuple):
     """One level an instance can be in. Code in `Conditions.level` = position in the tuple + 1;
     a later position is more severe. (A tuple: a site of a hundred thousand rules makes three of
-    them for each, and a frozen dataclass takes four times as long to make.)"""
+    them for each, and a frozen dataclass takes two to five times as long to make: decision 14.)"""
 
     name: str  # H, HH, L, LL, OFFLINE, OVER, …
     priority: Priority

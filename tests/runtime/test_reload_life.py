@@ -3,11 +3,11 @@ what is hidden by a dead device and which of a group came first, all go on as wi
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from test_alarm_life import ESCALATION, HEAD, LIMIT, PLUGINS, POINTS, SILENT, T0, S, driven
+from test_reloading import at_work
 
 from gateway.alarms.commands import Action, Command, Role, token_of
 from gateway.runtime.checking import load_site
@@ -27,7 +27,7 @@ parameters = { levels = { H = { limit = 9.0 } } }
 """
 COUNTED = """
 [[rule]]
-id = "mean"
+id = "ppm"
 kind = "calculation"
 inputs = { a = { quantity = "methane" } }
 group_by = "point"
@@ -58,14 +58,8 @@ async def take(house, folder, text: str) -> bool:
     """The site file is another from now on."""
     path = folder / "other.toml"
     path.write_text(text, encoding="utf-8")
-    core = house.core
-    task = asyncio.create_task(core.judge.run())
-    try:
-        async with asyncio.timeout(60):
-            return await core.take_rules(load_site(path, PLUGINS))
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with at_work(house.core.judge):
+        return await house.core.take_rules(load_site(path, PLUGINS))
 
 
 async def do(house, deed: str) -> None:
@@ -84,8 +78,9 @@ async def do(house, deed: str) -> None:
     assert result.accepted, result.reason
 
 
-async def life(folder, deed: str, at_s: int | None, other: str) -> list[tuple[Any, ...]]:
-    """Everything that is said of g0 and g1, without what is said of the edit itself."""
+async def life(folder, deed: str, after: int | None, other: str) -> list[tuple[Any, ...]]:
+    """Everything that is said of g0 and g1, without what is said of the edit itself. `after`: the
+    step after which rules are exchanged."""
     folder.mkdir()
     steps: list[tuple[float, dict[str, float]]] = [
         (0, {f"g{n}": 0.5 for n in range(8)}),
@@ -107,7 +102,7 @@ async def life(folder, deed: str, at_s: int | None, other: str) -> list[tuple[An
             await house.at(second + 0.001)  # whoever was hidden is called by the next tick
             if number == 2:
                 await do(house, deed)
-            if number == at_s:
+            if number == after:
                 await take(house, folder, other)
         events = house.core.journal.read(0, 10_000)
         return [

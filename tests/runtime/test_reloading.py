@@ -4,11 +4,12 @@ with a fault changes nothing."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
 from test_core import PLUGINS, SITE, batch
-from test_judge import EPISODE, EXPECTED, KINDS, RULES, SECOND, START, House
+from test_judge import EPISODE, EXPECTED, HANGS_S, KINDS, RULES, SECOND, START, House
 
 from alarm_rules.ruleset import RuleSet
 from gateway.alarms.commands import Action, Command, Role
@@ -24,17 +25,24 @@ HIGHER = replace(METHANE, parameters={"levels": {"H": {"limit": 1.25, "reset": 0
 NAMED = [replace(rule, action={"en": "call the control room"}) for rule in RULES]
 
 
-async def take(house: House, rules) -> bool:
-    """As the core does it, with the judge at work."""
-    task = asyncio.create_task(house.judge.run())
+@contextlib.asynccontextmanager
+async def at_work(judge):
+    """It judges meanwhile; ends a test that hangs."""
+    task = asyncio.create_task(judge.run())
     try:
-        async with asyncio.timeout(10):
-            return await house.judge.take_rules(
-                rules, lambda: RuleSet(rules, KINDS, house.registry.table)
-            )
+        async with asyncio.timeout(HANGS_S):
+            yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def take(house: House, rules) -> bool:
+    """As the core does it, with the judge at work."""
+    async with at_work(house.judge):
+        return await house.judge.take_rules(
+            rules, lambda: RuleSet(rules, KINDS, house.registry.table)
+        )
 
 
 @pytest.mark.parametrize(
@@ -280,16 +288,13 @@ async def test_a_second_wish_while_the_first_one_waits_is_refused_and_the_first_
         await asyncio.sleep(0)  # it waits: nobody judges yet
         with pytest.raises(Unavailable, match="being taken already"):
             await house.judge.take_rules(RULES, lambda: house.judge.rules)
-        judging = asyncio.create_task(house.judge.run())
-        async with asyncio.timeout(10):
+        async with at_work(house.judge):
             assert await first
-        judging.cancel()
-        await asyncio.gather(judging, return_exceptions=True)
         assert await take(house, RULES), "and then others may be asked for"
 
 
 async def test_in_a_flood_rules_are_taken_after_what_they_did_not_judge(tmp_path) -> None:
-    """Thousands of changes wait to be lived through: they were judged by the rules as they were."""
+    """Hundreds of changes wait to be lived through: they were judged by the rules as they were."""
     lower = replace(METHANE, on_delay_s=0.0, off_delay_s=0.0)
     async with House(tmp_path).open() as house:
         assert await take(house, [lower, FREEBOARD, LOW])

@@ -243,13 +243,13 @@ _ELSEWHERE = (
         16,
         "ten thousand devices reconnect within a second",
         "those that are connected notice nothing",
-        "tests/adapters/jt808/test_admission.py",
+        "make storm; tests/adapters/jt808/test_admission.py",
     ),
     _elsewhere(
         18,
         "malformed frames, slow sockets",
         "no unhandled exception, bounded memory",
-        "tests/adapters/jt808/test_admission.py and the codec tests of every adapter",
+        "make fuzz, make slow; test_admission.py of jt808 and the codec tests of every adapter",
     ),
     _elsewhere(
         20,
