@@ -214,8 +214,11 @@ class AlarmBook:
         """Live through level changes; events in order of time, then priority, then key."""
         return self.live(self.in_turn(conditions, instances), now_ns)
 
-    def live(self, changes: Iterable[Change], now_ns: int) -> list[AlarmEvent]:
-        """`apply` for changes that are in their order already (`in_turn`), or a part of them."""
+    def live(
+        self, changes: Iterable[Change], now_ns: int, *, is_last: bool = True
+    ) -> list[AlarmEvent]:
+        """`apply` for changes that are in their order already (`in_turn`), or a part of them:
+        `is_last` if none of the others is still to come, which may be of the same instant."""
         events: list[AlarmEvent] = []
         for change in changes:
             if not change.late:  # what was due before it comes before it, in a backlog too
@@ -225,7 +228,7 @@ class AlarmBook:
                 if self._timers.is_due(until_ns):
                     events.extend(self._tick(until_ns, now_ns))
             events.extend(self._judge(change, now_ns))
-        if self._relations.due_ns is not None:
+        if is_last and self._relations.due_ns is not None:
             events.extend(self._release(now_ns, now_ns))
         return events
 

@@ -122,6 +122,7 @@ class Judge:
     _cannot_read: bool = field(default=False, init=False)
     _told_to_ns: int | None = field(default=None, init=False)  # an earlier life's last word, while
     # the rows before it are being judged again
+    _told_ns: int = field(default=0, init=False)  # the latest anything was found that was told
     _is_ahead: bool = field(default=False, init=False)  # what is remembered lies in the future
     _done: int = field(default=0, init=False)  # every row before it is judged and recorded
     _judged_to: int = field(default=0, init=False)  # every row before it is judged
@@ -479,6 +480,7 @@ class Judge:
         """Nothing remembered may lie in the future: every row from now on would be late, and
         nothing would alarm until the clock has caught up."""
         self._is_ahead = False
+        self._told_ns = 0
         believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
         if self._newest_ns() <= believed_ns:
             self._known.not_beyond(now_ns)
@@ -517,7 +519,10 @@ class Judge:
         since_ns = self._since_ns(batch)
         events = await self._refresh()
         result, instances = self.rules.evaluate(batch, known_ns), self.rules.instances
-        work = Work(batch, known_ns, since_ns, derived=result.derived)
+        # By a row nothing is found before it came in, though the clock may not count so far yet:
+        # the next start asks when the last word was said to know whose rows were judged by then.
+        found_ns = max(known_ns, min(since_ns, self.now_ns()))
+        work = Work(batch, found_ns, since_ns, derived=result.derived)
         work.judged_count = len(batch) - result.derived_seen_count
         if self._at_event_time:
             for at_ns, part in by_time(result.conditions):
@@ -546,11 +551,15 @@ class Judge:
         piece = self.verdicts.take()
         work = piece.work
         self._is_whole = False
+        # Nor before what went ahead of it: the last word is the latest.
+        found_ns = self._told_ns = max(self._told_ns, work.found_ns)
         try:
-            live = self.book.live_ahead if piece.is_ahead else self.book.live
-            events = live(piece.changes, work.known_ns)
+            if piece.is_ahead:
+                events = self.book.live_ahead(piece.changes, found_ns)
+            else:
+                events = self.book.live(piece.changes, found_ns, is_last=piece.is_last)
             if piece.is_last:
-                events += self.book.observe(work.batch, self.points, work.known_ns)
+                events += self.book.observe(work.batch, self.points, found_ns)
                 if not self.verdicts:
                     events += self.book.tick(self.now_ns())
             if events:

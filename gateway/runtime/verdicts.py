@@ -34,7 +34,7 @@ class Work:
     """What one judgement leaves to be done."""
 
     batch: Batch  # the rows judged
-    known_ns: int  # the moment they were judged at
+    found_ns: int  # what they say counts as found then
     since_ns: int  # receipt of the newest of them
     span: tuple[int, int] | None = None  # their offsets in the spool, if they came from there
     derived: Batch = field(default_factory=Batch.empty)

@@ -312,8 +312,8 @@ async def test_a_failure_of_our_own_loses_no_row_and_repeats_no_event(tmp_path) 
         await house.send([("g1", 1.2, 5)])
         live, failures = house.judge.book.live, [AssertionError("a bug")]
 
-        def failing(*arguments):
-            events = live(*arguments)
+        def failing(*arguments, **more):
+            events = live(*arguments, **more)
             if events and failures:
                 raise failures.pop()
             return events

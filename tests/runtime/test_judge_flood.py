@@ -88,6 +88,8 @@ async def test_a_critical_alarm_of_rows_that_came_in_the_flood_is_ahead_of_its_r
         await until(lambda: house.judge._done == house.spool.head)
         at = keys(house).index("danger:danger")
         assert at <= 3 * PIECE, "the flood was recorded first"
+        found_ns = [event.recorded_time_ns for event in house.journal.read(0, 1000)]
+        assert found_ns == sorted(found_ns), "the last word is the latest: the next start asks"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -154,11 +156,11 @@ async def test_ended_in_the_midst_of_a_flood_the_rest_is_judged_by_the_next_star
 async def test_a_failure_in_a_piece_is_blamed_on_the_rows_it_came_from(tmp_path, monkeypatch):
     live = AlarmBook.live
 
-    def failing(book, changes, now_ns):
+    def failing(book, changes, now_ns, **more):
         changes = list(changes)
         if any(change.instance.target == "f100" for change in changes):
             raise AssertionError("a bug")
-        return live(book, changes, now_ns)
+        return live(book, changes, now_ns, **more)
 
     monkeypatch.setattr(AlarmBook, "live", failing)
     async with House(tmp_path).open() as house:

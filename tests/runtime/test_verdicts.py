@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.alarms.book import AlarmBook, BookConfig
@@ -98,8 +98,11 @@ def in_pieces(book: AlarmBook, history: list[list[tuple[int, str, int]]]) -> lis
         waiting.put(work, book.is_critical)
     while waiting:
         piece = waiting.take()
-        live = book.live_ahead if piece.is_ahead else book.live
-        events += live(piece.changes, piece.work.known_ns)
+        found_ns = piece.work.found_ns
+        if piece.is_ahead:
+            events += book.live_ahead(piece.changes, found_ns)
+        else:
+            events += book.live(piece.changes, found_ns, is_last=piece.is_last)
     return events + book.tick(NOW)
 
 
@@ -129,6 +132,11 @@ def numberless(alarm: Alarm) -> Alarm:
     history=histories(),
     shelved=st.lists(st.sampled_from(range(6)), unique=True),
     size=st.integers(1, 6),
+)
+@example(  # a follower that returns in the instant of its first alarm, a piece later
+    history=[[(4, "H", START + 80 * S)], [(3, "", START + 85 * S), (4, "", START + 85 * S)]],
+    shelved=[0, 1, 2, 3],
+    size=1,
 )
 def test_every_alarm_lives_through_the_same_in_pieces_and_in_one_go(history, shelved, size) -> None:
     with pytest.MonkeyPatch.context() as patch:
