@@ -71,6 +71,16 @@ class Backlog:
         """Behind the last row of each run."""
         return np.append(self.head[1:], len(self.time_ns))
 
+    def lasts(self, column: NDArray[Any]) -> NDArray[Any]:
+        """Of each run the last row of a column."""
+        if self.each:
+            return np.ascontiguousarray(column[self.each - 1 :: self.each])
+        return column.take(self.stop - 1)
+
+    @cached_property
+    def newest_ns(self) -> Int:
+        return self.lasts(self.time_ns)
+
     def by_row(self, column: NDArray[Any]) -> NDArray[Any]:
         """What stands by run, for each row."""
         return np.repeat(column, self.each or self.stop - self.head)

@@ -16,7 +16,8 @@ Rules whose verdict is about silence or about other rules stay out of it. Only w
 what was judged is history (gaps.py). Each hole is judged by itself, and anew when a piece of it
 comes that is older than the pieces before: what stands in between is unknown.
 
-Not here: which rows are late, the reorder buffer (ruleset.py), what a program does (program.py).
+Not here: which rows are late, the reorder buffer (ruleset.py), what a program does (program.py),
+points whose samples take long to come in (behind.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog, runs_of, silence_bounds
+from alarm_rules.behind import Behind
 from alarm_rules.program import Changes, Program
 from gateway.contract.rule_kind import (
     FOREVER,
@@ -105,7 +107,8 @@ class Lane:
     derived: for each program the point index its groups compute, -1 for none.
     """
 
-    MEMORY: ClassVar[Sequence[str]] = ("heard_ns", "usable_ns")
+    MEMORY: ClassVar[Sequence[str]] = ("heard_ns", "usable_ns", "behind_ns")
+    _has_clock: ClassVar[bool] = True
 
     def __init__(
         self, programs: Sequence[Program], derived: Mapping[Program, NDArray[np.int64]]
@@ -115,6 +118,8 @@ class Lane:
         self._heard_ns = np.empty(0, np.int64)
         self._usable_ns = np.empty(0, np.int64)
         self._newest: _Newest | None = None  # not in these two yet
+        self._behind = Behind()
+        self._knows_behind = False  # the programs were told of some
         self._every = np.empty(0, np.int64)  # 0, 1, 2, …: the points of a range
         self._every32 = b""  # the same as batches have it in memory, to know a range by
         self._all_true = np.empty(0, np.bool_)  # never written
@@ -134,6 +139,8 @@ class Lane:
         extra = np.full(size - len(self.heard_ns), NEVER)
         self._heard_ns = np.concatenate([self.heard_ns, extra])
         self._usable_ns = np.concatenate([self.usable_ns, extra])
+        self._behind.grow(size)
+        self.tell_behind()
 
     @property
     def heard_ns(self) -> NDArray[np.int64]:
@@ -148,6 +155,12 @@ class Lane:
         """… with a value that is a number and not bad."""
         self._write_newest()
         return self._usable_ns
+
+    @property
+    def behind_ns(self) -> NDArray[np.int64]:
+        """How much later its newest sample came in than others do: to be written into, and then
+        told."""
+        return self._behind.by_point
 
     def usable_since_ns(self) -> int:
         """Known where every point was last heard in a tick of usable values."""
@@ -245,10 +258,14 @@ class Lane:
                 found = found & (start[runs.point] == start[runs.point + 1])
         return found
 
-    def note_quiet(self, point: NDArray[np.int64], last_ns: NDArray[np.int64]) -> None:
+    def note_quiet(
+        self, point: NDArray[np.int64], last_ns: NDArray[np.int64], received_ns: NDArray[np.int64]
+    ) -> None:
         """These were heard up to then, later than ever before, and had nothing to say."""
         self._stretches.clear()
         self.heard_ns[point] = self.usable_ns[point] = last_ns
+        if self._behind.put(point, received_ns - last_ns):
+            self.tell_behind()
 
     def worst(self, quality: NDArray[np.uint8]) -> int:
         """Of one or more. Mostly all are good, which is seen quickest as memory."""
@@ -335,8 +352,9 @@ class Lane:
         """Programs in order of their layers; what one derives the next layer sees. Returns the
         derived samples."""
         found: list[Batch] = []
-        times = self.times(now_ns)
+        times, lateness_ns = self.times(now_ns), now_ns - known_to_ns
         stream, waiting, layer = rows, list[Rows](), 0
+        self._note_behind(rows, lateness_ns)
         for program in self.programs:
             if program.layer != layer:
                 layer = program.layer
@@ -346,6 +364,7 @@ class Lane:
                 batch = self._derived_batch(program, derived)
                 found.append(batch)
                 waiting.append(self.rows(batch, batch.source_time_ns)[0])
+                self._note_behind(waiting[-1], lateness_ns)
         self._note_heard(_with(stream, waiting))
         return found
 
@@ -369,12 +388,23 @@ class Lane:
             received_time_ns=derived.received_ns[declared],
         )
 
+    def _note_behind(self, rows: Rows | Backlog, lateness_ns: int) -> None:
+        if self._has_clock and self._behind.note(rows, lateness_ns):
+            self.tell_behind()
+
+    def tell_behind(self) -> None:
+        """Every program, which points are behind: after a change of either."""
+        behind_ns = self._behind.of_heard(self.heard_ns)
+        if behind_ns is not None or self._knows_behind:
+            for program in self.programs:
+                program.fall_behind(behind_ns)
+        self._knows_behind = behind_ns is not None
+
     def _note_heard(self, rows: Rows | Backlog) -> None:
         """No row is older than what is known of its point."""
         if isinstance(rows, Backlog):
             self._stretches.clear()
-            newest_ns = rows.time_ns.take(rows.stop - 1)
-            self.heard_ns[rows.points] = self.usable_ns[rows.points] = newest_ns
+            self.heard_ns[rows.points] = self.usable_ns[rows.points] = rows.newest_ns
             return
         if rows.span is not None and rows.tick is not None:
             self._note_tick(rows, rows.span, rows.tick)
@@ -452,9 +482,11 @@ class LateLane(Lane):
 
     twin: the program of this lane for each one of the live lane.
     hole_ns: the end of the hole each point is being judged in. first_ns: where that began.
+    No clock runs here, so nobody is behind.
     """
 
     MEMORY: ClassVar[Sequence[str]] = ("heard_ns", "usable_ns", "hole_ns", "first_ns")
+    _has_clock: ClassVar[bool] = False
 
     def __init__(self, live: Lane) -> None:
         """Of the same programs as `live` has now."""
@@ -556,6 +588,7 @@ def _emptied(program: Program) -> Program:
     for table in _tables(own):
         _clear(table, slice(None))
     own.due_ns = own.evaluator.due_ns = FOREVER
+    own.fall_behind(None)
     own.settle_all()
     return own
 

@@ -11,6 +11,9 @@ Order at one time: what a delay or a clock found comes before what a sample of t
 tick between the two would have had it. A delay that ends exactly when the condition does has
 elapsed: the alarm comes and goes, both at that time.
 
+**A clock of its own.** Of a point that is behind (behind.py) no more is known than its newest
+sample and what has passed since that came in. Its delays end by that clock.
+
 **Time never runs back for an instance.** A sample that is newer than its point's last one but older
 than what its instance already said (another input was faster, or a timer fired) counts from the
 time of the last word on.
@@ -131,6 +134,7 @@ class Program:
         self._early: list[Changes] = []  # found before `finish`
         self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
         self.is_dense_allowed = True  # a test tells its ticks with and without
+        self._behind_ns: NDArray[np.int64] | None = None  # by instance, if the clock of one is
         self._is_planned = False  # calibration plays a part in some open run or output
         self._only_slot: NDArray[np.int64] | None = None  # by point, if none has two here
         self._is_straight = False  # points, slots, groups and instances have the same numbers
@@ -191,7 +195,7 @@ class Program:
         evaluator: Any = self.evaluator
         if self._has_passes and evaluator.passes(backlog.tick):
             return True
-        if self._instance_of is None or self._is_planned or not self.is_dense_allowed:
+        if self._instance_of is None or not self._is_simple:
             return False
         instance = self._instance_of.take(backlog.points)
         common = evaluator.common_band(backlog.points)
@@ -321,6 +325,11 @@ class Program:
         found: Any = (group, slot, *columns, is_later)
         return Feed(*found)
 
+    @property
+    def _is_simple(self) -> bool:
+        """Whether rows that need no order may be taken in without one."""
+        return self.is_dense_allowed and not self._is_planned and self._behind_ns is None
+
     # ------------------------------------------------------------------ changes out
 
     def finish(self, times: PointTimes, now_ns: int) -> Changes | None:
@@ -339,7 +348,7 @@ class Program:
         if not self._signals and not self._early:
             if not swept:
                 return None
-            if self.is_dense_allowed and not self._is_planned:
+            if self._is_simple:
                 return self._tick_of_few([], now_ns, swept=True)
         parts, self._signals = self._signals, []
         early, self._early = self._early, []
@@ -348,7 +357,7 @@ class Program:
         signals = merged(parts, self.width)
         if np.count_nonzero(signals.quality) and (signals.quality == PLANNED).any():
             self._is_planned = True
-        if self.is_dense_allowed and not self._is_planned and is_dense(signals, self.state):
+        if self._is_simple and is_dense(signals, self.state):
             changes = self._tick(signals, now_ns, swept=swept)
             return chained([*early, changes] if changes is not None else early)
         changes = self._in_order(signals, now_ns, swept=swept)
@@ -376,7 +385,7 @@ class Program:
     ) -> Signals | Changes | None:
         """Take in what the chosen rows say, if they are a tick by themselves; else what that is."""
         is_alone = not (self._signals or self._early)
-        is_alone = is_alone and self.is_dense_allowed and not self._is_planned
+        is_alone = is_alone and self._is_simple
         if chosen is not None:
             count = len(chosen) + self._waiting.count(now_ns)
             if is_alone and self._has_few and count <= ONE_BY_ONE_MAX:
@@ -529,20 +538,24 @@ class Program:
                 piece = taken(signals, slice(rows[n], rows[n + 1]))
             steps = steps_of(piece, self.state, latest_wins=self.evaluator.latest_wins)
             edges = edges_of(steps, self.state, planned=self._is_planned)
-            due = self._due(steps, now_ns, slice(int(begins[n]), end) if swept else None)
-            found.append(self._apply(steps, edges, due, now_ns))
+            runs = RunTable(self.state, planned=self._is_planned, behind_ns=self._behind_ns)
+            due = self._due(runs, steps, now_ns, slice(int(begins[n]), end) if swept else None)
+            found.append(self._apply(runs, steps, edges, due, now_ns))
         return chained([changes for changes in found if changes is not None])
 
-    def _due(self, steps: Steps, now_ns: int, swept: slice | None) -> NDArray[np.int64]:
+    def _due(
+        self, runs: RunTable, steps: Steps, now_ns: int, swept: slice | None
+    ) -> NDArray[np.int64]:
         """Keys, of the instances `swept`, whose delay ends by now, or of any by a sample of their
         instance that is ahead of now."""
         found: list[NDArray[np.int64]] = []
         if swept is not None:
-            level, at = np.nonzero(self.state["due_ns"].T[:, swept] <= now_ns)
+            level, at = np.nonzero(self.state["due_ns"].T[:, swept] <= runs.clock(now_ns, swept))
             found.append(level * len(self.state) + at + swept.start)
         newest_ns = steps.time_ns[steps.newest]
-        if len(newest_ns) and newest_ns.max() > now_ns:
-            ahead = np.flatnonzero(newest_ns > now_ns)
+        is_ahead = newest_ns > runs.clock(now_ns, steps.instance[steps.newest])
+        if np.count_nonzero(is_ahead):
+            ahead = np.flatnonzero(is_ahead)
             instance = steps.instance[steps.newest][ahead]
             late = seg.picked(self.state["due_ns"], instance) <= newest_ns[ahead][:, None]
             owner, level = np.nonzero(late)
@@ -581,12 +594,11 @@ class Program:
     # ------------------------------------------------------------------ runs
 
     def _apply(
-        self, steps: Steps, edges: Edges, due: NDArray[np.int64], now_ns: int
+        self, runs: RunTable, steps: Steps, edges: Edges, due: NDArray[np.int64], now_ns: int
     ) -> Changes | None:
         """Runs last or not, end and begin; what follows is kept and told."""
         first = seg.heads(edges.key)
         head = np.flatnonzero(first)
-        runs = RunTable(self.state, planned=self._is_planned)
         opened, known_to_ns = runs.opened(steps, edges, due, head, now_ns)
         begun = runs.begun(steps, edges, first, opened, known_to_ns[: len(head)])
         turns = runs.turns(steps, edges, opened, begun)
@@ -626,6 +638,21 @@ class Program:
         self._is_planned = True  # unless it shows that it does not
         self._find_due()
         self._tell(np.arange(len(self.state)))
+
+    def fall_behind(self, behind_ns: NDArray[np.int64] | None) -> None:
+        """How far each point is behind, from now on; FOREVER for one never heard. None: nobody is.
+        An instance is no further behind than any of its points that was heard: no alarm waits for
+        one of several devices."""
+        layout, self._behind_ns = self.layout, None
+        if behind_ns is None:
+            return
+        slots = layout.group_slots
+        of_slot = behind_ns.take(layout.slot_point.take(slots))
+        of_group = np.full(len(layout.group_instance), FOREVER)
+        np.minimum.at(of_group, layout.slot_group.take(slots), of_slot)
+        of_group[of_group == FOREVER] = 0
+        if np.count_nonzero(of_group):
+            self._behind_ns = of_group.take(layout.instance_group)
 
     def _tell(self, instances: NDArray[np.int64]) -> None:
         """Tell the evaluator how these instances stand."""

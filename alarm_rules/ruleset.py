@@ -95,6 +95,7 @@ class _Quiet(NamedTuple):
     rest: Batch  # the others
     point: NDArray[np.int64]
     last_ns: NDArray[np.int64]
+    received_ns: NDArray[np.int64]  # of the last one
     row_count: int
 
 
@@ -367,7 +368,7 @@ class RuleSet:
             self._gaps.note(rows.rows)
         derived = self._now.judge(rows, now_ns, known_to_ns)
         if quiet is not None:
-            self._now.note_quiet(quiet.point, quiet.last_ns)
+            self._now.note_quiet(quiet.point, quiet.last_ns, quiet.received_ns)
         found = self._now.finish(now_ns, known_to_ns)
         self._judge_levels(found, joined, now_ns, known_to_ns)
         self._known_to_ns = max(self._known_to_ns, known_to_ns)
@@ -408,7 +409,8 @@ class RuleSet:
         count = outline.row_count - len(rest)
         if count < len(rest):
             return None
-        return _Quiet(batch.take(rest), point[is_quiet], outline.last_ns[is_quiet], count)
+        last = outline.last_ns[is_quiet], outline.last_received_ns[is_quiet]
+        return _Quiet(batch.take(rest), point[is_quiet], *last, count)
 
     def _judge_late(self, batch: Batch, time_ns: NDArray[np.int64]) -> _History:
         """What fills a hole is a piece of history, judged by itself."""
@@ -636,10 +638,13 @@ class RuleSet:
         rows, index = st.matched([arrays["points/id"]], [self._names.of("points", self._point_ids)])
         for prefix, columns in self._point_columns():
             for name, column in columns.items():
-                column[index] = arrays[f"points/{prefix}{name}"][rows]
+                saved = arrays.get(f"points/{prefix}{name}")
+                if saved is not None:  # else it was not kept yet by whoever saved it
+                    column[index] = saved[rows]
         self._now.forget_bounds()
         if self._late is not None:
             self._late.forget_bounds()
+        self._now.tell_behind()
         self._held = st.load_held(arrays, self._points)
         forgotten, listened, anew = set[int](), set[int](), set[int]()
         for program in self._programs.all:

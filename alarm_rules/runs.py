@@ -46,10 +46,17 @@ class Runs:
 
 
 class RunTable:
-    """The state of a program, seen as open runs. planned: calibration plays a part in some."""
+    """The state of a program, seen as open runs. planned: calibration plays a part in some.
+    behind_ns: by instance, how far its clock is behind; None: that of none is."""
 
-    def __init__(self, state: Columns, *, planned: bool) -> None:
-        self.state, self._is_planned = state, planned
+    def __init__(
+        self, state: Columns, *, planned: bool, behind_ns: NDArray[np.int64] | None = None
+    ) -> None:
+        self.state, self._is_planned, self._behind_ns = state, planned, behind_ns
+
+    def clock(self, now_ns: int, instance: NDArray[np.int64] | slice) -> int | NDArray[np.int64]:
+        """Up to when each of these instances is known."""
+        return now_ns if self._behind_ns is None else now_ns - self._behind_ns[instance]
 
     def opened(
         self,
@@ -70,7 +77,7 @@ class RunTable:
         floor_ns = state["floor_ns"]
         last_word_ns = floor_ns[instance]
         floor_ns[steps.instance[steps.newest]] = steps.time_ns[steps.newest]
-        known_to_ns = np.maximum(floor_ns[instance], now_ns)
+        known_to_ns = np.maximum(floor_ns[instance], self.clock(now_ns, instance))
         end_ns = known_to_ns.copy()
         end_ns[: len(head)] = steps.time_ns[edges.step[head]]
         value, output = self._of("condition", key), self._of("output", key)

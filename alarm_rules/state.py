@@ -1,7 +1,7 @@
 """The rule core's state as arrays, by stable names: alarm keys and point ids, never row numbers.
 
     version  known_to_ns
-    points/{id, heard_ns, usable_ns, gap_begin_ns, gap_end_ns, late_…}
+    points/{id, heard_ns, usable_ns, behind_ns, gap_begin_ns, gap_end_ns, late_…}
     held/{id, value, quality, source_time_ns, received_time_ns}      rows of the reorder buffer
     afresh/key       instances that began afresh, and who listens to them was not told yet
     <n>:<kind>/instance/{key, levels, live, …}   …/own/{…}   …/slot/{key, live, …}   one row each

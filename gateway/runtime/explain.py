@@ -368,17 +368,32 @@ def _judge(
     found.events += judging.settle(at_ns)
     if late.late_count:
         found.notes.append(f"{late.late_count} samples came in after newer ones: judged as late")
-    states = _states(judging)
+    arrays = judging.rules.save()
+    states, behind_ns = _states(arrays), _behind(arrays)
     for matched in found.matched:
+        members = [point for points in matched.inputs.values() for point in points]
+        heard_ns = [behind_ns[point] for point in members if point in behind_ns]
         for state in matched.states:
-            _fill(state, states.get(state["alarm_key"], {}), at_ns)
+            known_ns = at_ns - min(heard_ns, default=0)
+            _fill(state, states.get(state["alarm_key"], {}), known_ns)
+    if behind_ns.get(found.options.point):
+        found.notes.append(
+            f"the newest sample of {found.options.point} came in "
+            f"{span(behind_ns[found.options.point] / NS_PER_S)} after it was measured: delays on "
+            "it end by so much later"
+        )
     keys = {state["alarm_key"] for each in found.matched for state in each.states}
     found.events = [event for event in found.events if event.alarm.alarm_key in keys]
 
 
-def _states(judging: Judging) -> dict[str, dict[str, Any]]:
+def _behind(arrays: Mapping[str, Any]) -> dict[str, int]:
+    """How much later the newest sample of each point came in than it was measured."""
+    ids, behind_ns = arrays["points/id"].tolist(), arrays["points/behind_ns"].tolist()
+    return {name.decode(): ns for name, ns in zip(ids, behind_ns, strict=True)}
+
+
+def _states(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The core's state of every instance, from what it would save for a restart."""
-    arrays = judging.rules.save()
     found: dict[str, dict[str, Any]] = {}
     for name, keys in arrays.items():
         if not name.endswith("/instance/key"):
@@ -393,8 +408,9 @@ def _states(judging: Judging) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _fill(state: dict[str, Any], core: Mapping[str, Any], at_ns: int) -> None:
-    """One instance in words of its levels: what holds, since when, how long to go."""
+def _fill(state: dict[str, Any], core: Mapping[str, Any], known_ns: int) -> None:
+    """One instance in words of its levels: what holds, since when, how long to go. `known_ns`: up
+    to when it is known."""
     levels = []
     for number_, level in enumerate(state.pop("levels")):
         condition = bool(core["condition"][number_]) if core else False
@@ -414,7 +430,9 @@ def _fill(state: dict[str, Any], core: Mapping[str, Any], at_ns: int) -> None:
                 "since_ns": since_ns if condition or since_ns else None,
                 "since": rfc3339(since_ns) if condition or since_ns else None,
                 "value": number(core["cause"][number_]) if core else None,
-                "left_s": (since_ns + delay_ns - at_ns) / NS_PER_S if condition != active else None,
+                "left_s": (since_ns + delay_ns - known_ns) / NS_PER_S
+                if condition != active
+                else None,
             }
         )
     for name in ("on_delay_ns", "off_delay_ns", "resets"):

@@ -519,10 +519,7 @@ class Judge:
         since_ns = self._since_ns(batch)
         events = await self._refresh()
         result, instances = self.rules.evaluate(batch, known_ns), self.rules.instances
-        # By a row nothing is found before it came in, though the clock may not count so far yet:
-        # the next start asks when the last word was said to know whose rows were judged by then.
-        found_ns = max(known_ns, min(since_ns, self.now_ns()))
-        work = Work(batch, found_ns, since_ns, derived=result.derived)
+        work = Work(batch, self._found_ns(known_ns, since_ns), since_ns, derived=result.derived)
         work.judged_count = len(batch) - result.derived_seen_count
         if self._at_event_time:
             for at_ns, part in by_time(result.conditions):
@@ -534,6 +531,11 @@ class Judge:
         if result.late_count:
             self.counters.count("late", result.late_count)
         return work
+
+    def _found_ns(self, known_ns: int, since_ns: int) -> int:
+        """By a row nothing is found before it came in, though the clock may not count so far yet:
+        the next start asks when the last word was said to know whose rows were judged by then."""
+        return max(known_ns, min(since_ns, self.now_ns()))
 
     def _blame(self, span: tuple[int, int] | None) -> None:
         """Rows on which judging failed, if the spool has them: fewer of them at a time."""

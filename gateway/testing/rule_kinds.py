@@ -6,7 +6,9 @@ by ticks, saved and loaded, with points renumbered, with strangers in between. A
 where the test has one, is compared with the plainest drive.
 
 Histories obey the one condition the core states: with a call `now`, everything up to
-`now - lateness` has arrived. Random choices come from a seed, which is printed on failure.
+`now - lateness` has arrived; or, of a point that is behind, everything up to its newest sample and
+as much later as has passed since that arrived. Random choices come from a seed, which is printed on
+failure.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from alarm_rules.behind import BEHIND_MIN_NS
 from alarm_rules.ruleset import Evaluation, RuleSet
 from gateway.contract.rule_kind import RuleKind
 from gateway.model.batch import Batch
@@ -32,6 +35,7 @@ START_NS = 1_700_000_000 * NS_PER_S
 CUTS_MAX = 60
 """Of one telling: among the samples of twenty histories that is a cut at every time there is."""
 RESTARTS_MAX = 12
+_BEHIND_MAX_S = 20.0
 _STRANGER = "stranger.that.no.rule.asks.for"
 
 
@@ -91,15 +95,25 @@ class RuleCase:
 
 Reference = Callable[[RuleCase], Story]
 
+Behind = Literal["", "alike", "each"]
+"""How late samples may come in without another story: all points by one span (else those that are
+judged together would be told in another order), or each by its own."""
+
 
 def at_ns(time_s: float) -> int:
     return START_NS + round(time_s * NS_PER_S)
 
 
 def check_rule_kind(
-    kind: RuleKind, case: RuleCase, *, reference: Reference | None = None, seed: int = 0
+    kind: RuleKind,
+    case: RuleCase,
+    *,
+    reference: Reference | None = None,
+    behind: Behind = "",
+    seed: int = 0,
 ) -> Story:
-    """Every law over one case; returns what the core said."""
+    """Every law over one case; returns what the core said. `behind`: of a kind that looks at no
+    clock but for its delays."""
     kinds = {**case.kinds, kind.name: kind}
     plain = drive(case, kinds)
     if reference is not None:
@@ -122,8 +136,24 @@ def check_rule_kind(
         told = drive(case, kinds, way=way, rng=rng)
         known = plain if not way.lateness_s else drive(case, kinds, way=Way(lateness_s=3.0))
         assert told == known, f"seed {seed}: " + _differ(name, told, known)
+    if behind:
+        _check_behind(case, kinds, behind, rng, seed)
     check_nothing_happens_without_samples(case, kinds)
     return plain
+
+
+def _check_behind(
+    case: RuleCase, kinds: Mapping[str, RuleKind], behind: Behind, rng: random.Random, seed: int
+) -> None:
+    """Samples that come in late, by devices whose clocks are believed."""
+    believed = [each for each in case.samples if each.quality != Quality.UNCERTAIN_CLOCK]
+    case = replace(case, samples=believed, end_s=max(each.time_s for each in case.samples))
+    known = drive(case, kinds)
+    for restarts in (False, True):
+        way = Way(cuts=True, repeats=True, restarts=restarts, behind=behind)
+        told = drive(case, kinds, way=way, rng=rng)
+        name = f"from devices that are behind{', restarted' * restarts}"
+        assert told == known, f"seed {seed}: " + _differ(name, told, known)
 
 
 def check_exchange(
@@ -164,6 +194,7 @@ class Way:
     lateness_s: float = 0.0
     renumbered: bool = False
     strangers: bool = False
+    behind: Behind = ""
     exchanges: Exchanges | None = None
 
 
@@ -202,8 +233,8 @@ def drive(
     story = Story([], [])
     _note(story, rules, rules.evaluate(Batch.empty(), START_NS), table)
     calls = _calls(case, way, rng)
-    for now_ns, samples in calls:
-        _note(story, rules, rules.evaluate(_batch(samples, table, way), now_ns), table)
+    for now_ns, arrived in calls:
+        _note(story, rules, rules.evaluate(_batch(arrived, table, way), now_ns), table)
         if way.restarts and rng.random() < min(0.5, RESTARTS_MAX / len(calls)):
             saved, rules = rules.save(), fresh()
             rules.load(saved)
@@ -221,6 +252,9 @@ def drive(
                 assert not differs, f"judged in place or by a new set, not by both: {differs}"
                 way.exchanges.done[1] += 1
             way.exchanges.done[0] += way.exchanges.in_place
+    if way.behind:  # who is behind less was told of more
+        end_ns = case.end_ns
+        story.changes[:] = [change for change in story.changes if change.time_ns <= end_ns]
     story.changes.sort(key=lambda change: (change.time_ns, change.alarm_key))
     story.derived.sort(key=lambda sample: (sample.time_ns, sample.point))
     return story
@@ -249,12 +283,16 @@ def _table(
     return table
 
 
-def _calls(case: RuleCase, way: Way, rng: random.Random) -> list[tuple[int, list[Sample]]]:
+def _calls(case: RuleCase, way: Way, rng: random.Random) -> list[tuple[int, list[_Arrival]]]:
     """(now, rows) of each call. A row is handed over by the first call at or after its arrival."""
     lateness_ns = round(way.lateness_s * NS_PER_S)
     end_ns = case.end_ns + lateness_ns
+    took_ns = [0] * len(case.samples)
+    if way.behind:
+        took_ns = _behind(case, rng, each=way.behind == "each")
+        end_ns += max(took_ns, default=0)
     arrivals = [
-        _Arrival(at_ns(s.time_s) + rng.randrange(lateness_ns or 1), n, s)
+        _Arrival(at_ns(s.time_s) + took_ns[n] + rng.randrange(lateness_ns or 1), n, s)
         for n, s in enumerate(case.samples)
     ]
     if way.repeats:
@@ -274,24 +312,57 @@ def _calls(case: RuleCase, way: Way, rng: random.Random) -> list[tuple[int, list
         end = begin
         while end < len(arrivals) and arrivals[end].arrival_ns <= now_ns:
             end += 1
-        calls.append((now_ns, [a.sample for a in arrivals[begin:end]]))
+        calls.append((now_ns, arrivals[begin:end]))
         begin = end
     return calls
 
 
-def _batch(samples: Sequence[Sample], table: PointTable, way: Way) -> Batch:
-    rows = [sample for sample in samples if sample.point in table]  # some join later
+def _behind(case: RuleCase, rng: random.Random, *, each: bool) -> list[int]:
+    """How long each sample takes to come in. Each point has a span of its own, which becomes
+    shorter as it catches up, and nothing overtakes; or all have the same."""
+    longest_ns = rng.randrange(BEHIND_MIN_NS + 1, round(_BEHIND_MAX_S * NS_PER_S))
+    found = [longest_ns] * len(case.samples)
+    if not each:
+        return found
+    newest: dict[str, _Arrival] = {}
+    for n, sample in sorted(enumerate(case.samples), key=lambda one: one[1].time_s):
+        time_ns, before = at_ns(sample.time_s), newest.get(sample.point)
+        took_ns = rng.choice((0, longest_ns, rng.randrange(longest_ns)))
+        least_ns = 0
+        if before is not None:
+            took_ns = before.arrival_ns - at_ns(before.sample.time_s)
+            least_ns = before.arrival_ns - time_ns
+            if time_ns > at_ns(before.sample.time_s):
+                took_ns -= min(took_ns, rng.choice((0, 0, 1, 3)) * NS_PER_S)
+        took_ns = max(took_ns, least_ns)
+        if took_ns <= BEHIND_MIN_NS:  # so much counts as nothing, and must be that here
+            took_ns = 0 if least_ns <= 0 else BEHIND_MIN_NS + 1
+        found[n] = took_ns
+        newest[sample.point] = _Arrival(time_ns + took_ns, n, sample)
+    return found
+
+
+def _batch(arrived: Sequence[_Arrival], table: PointTable, way: Way) -> Batch:
+    rows = [each for each in arrived if each.sample.point in table]  # some join later
     if way.strangers:
-        rows += [Sample(_STRANGER, s.time_s, 1e9, s.quality) for s in samples]
+        rows += [each._replace(sample=each.sample._replace(point=_STRANGER)) for each in arrived]
+    samples = [each.sample for each in rows]
     batch = Batch.of(
-        [table.index(s.point) for s in rows],
-        [s.value for s in rows],
-        [at_ns(s.time_s) for s in rows],
-        quality=[s.quality for s in rows],
-        received_time_ns=[at_ns(s.time_s) for s in rows],
+        [table.index(s.point) for s in samples],
+        [1e9 if s.point == _STRANGER else s.value for s in samples],
+        [at_ns(s.time_s) for s in samples],
+        quality=[s.quality for s in samples],
+        received_time_ns=[_received_ns(each) for each in rows],
     )
     assert not batch.value.flags.writeable, "the core is handed read-only input"
     return batch
+
+
+def _received_ns(arrived: _Arrival) -> int:
+    """Of a clock that is not believed the receipt is the time, whenever it is told again."""
+    sample = arrived.sample
+    by_receipt = sample.quality == Quality.UNCERTAIN_CLOCK
+    return at_ns(sample.time_s) if by_receipt else arrived.arrival_ns
 
 
 def _number(value: float) -> float | None:

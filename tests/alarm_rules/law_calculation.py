@@ -163,4 +163,4 @@ def reference(case: RuleCase) -> Story:
     return story([], found)
 
 
-LAW = Law(KIND, make, reference)
+LAW = Law(KIND, make, reference, behind="alike")

@@ -125,4 +125,4 @@ def reference(case: RuleCase) -> Story:
     return story(instances)
 
 
-LAW = Law(KIND, make, reference)
+LAW = Law(KIND, make, reference, behind="each")

@@ -52,4 +52,4 @@ def make(rng: random.Random, histories: int) -> RuleCase:
     return RuleCase(rules, points, samples, end_s=rng.choice([0.0, 30.0]))
 
 
-LAW = Law(KIND, make, reference)
+LAW = Law(KIND, make, reference, behind="each")

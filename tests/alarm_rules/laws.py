@@ -23,7 +23,7 @@ from alarm_rules import program
 from alarm_rules.kinds import combination, limit
 from gateway.contract.rule_kind import RuleKind
 from gateway.model.rule import GroupBy, Rule, Selector
-from gateway.testing.rule_kinds import Reference, RuleCase, check_exchange, check_rule_kind
+from gateway.testing.rule_kinds import Behind, Reference, RuleCase, check_exchange, check_rule_kind
 
 T = TypeVar("T")
 HISTORIES_PER_CASE = 20
@@ -39,6 +39,7 @@ class Law:
     kind: RuleKind
     make: Callable[[random.Random, int], RuleCase]
     reference: Reference | None
+    behind: Behind = ""
     together_max: int = HISTORIES_PER_LARGE_CASE  # fewer where many histories make few events
 
 
@@ -68,7 +69,9 @@ def check_law(name: str, cases: int, base_seed: int) -> int:
     """Check at least `cases` histories; returns how many level changes they gave."""
 
     def check(law: Law, case: RuleCase, seed: int) -> int:
-        story = check_rule_kind(law.kind, case, reference=law.reference, seed=seed)
+        story = check_rule_kind(
+            law.kind, case, reference=law.reference, behind=law.behind, seed=seed
+        )
         return len(story.changes) + len(story.derived)
 
     return sum(_each_case(name, cases, base_seed, check))

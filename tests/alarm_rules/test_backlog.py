@@ -61,7 +61,7 @@ def _in_order(rules: RuleSet) -> RuleSet:
 
 def _bursts(rng: np.random.Generator, *, calm: float, planned: float):
     """(batch, now): some points with some samples each, in any order of points; the last samples
-    may be ahead of the clock or far behind it."""
+    may be ahead of the clock or far behind it, and now and then some came in long after."""
     second = 0.0
     while True:
         points = rng.permutation(POINTS)[: int(rng.integers(1, POINTS + 1))]
@@ -76,10 +76,9 @@ def _bursts(rng: np.random.Generator, *, calm: float, planned: float):
         quality = np.where(rng.random(len(point)) < planned, int(Quality.UNCERTAIN_CALIBRATING), 0)
         second += float(rng.choice([6.0, 6.5, 12.0]))
         now_ns = START_NS + round((second + float(rng.choice([-4.0, 0.0, 3.0]))) * NS)
-        yield (
-            Batch.of(point, value, at_ns, quality=quality, received_time_ns=now_ns + 9 * NS),
-            now_ns,
-        )
+        took_s = np.where(rng.random(POINTS) < 0.2 * (rng.random() < 0.2), 5, 0)[point]
+        came_ns = at_ns + took_s * NS
+        yield Batch.of(point, value, at_ns, quality=quality, received_time_ns=came_ns), now_ns
 
 
 def _check_same(found, expected) -> None:

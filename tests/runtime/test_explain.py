@@ -83,6 +83,21 @@ def test_every_moment_of_an_alarm_is_told_with_its_delay(moment, tmp_path, capsy
         assert "25 s of the off-delay are left" in found["text"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("second", "verdict", "left"), [(45, "delayed", 10.0), (56, "alarm", None)]
+)
+def test_what_came_in_long_after_it_was_measured_says_so_and_is_awaited_longer(
+    second, verdict, left, tmp_path, capsys
+) -> None:
+    config = site(tmp_path, SITE + EXTRA)
+    store_of(config, [("g1", T0 + t * S, T0 + (t + 30) * S, v) for t, v in ((0, 0.5), (10, 1.2))])
+    found = asked(tmp_path, capsys, "g1", second)
+    high = level(found, "methane", "H")
+    assert (high["active"], high["left_s"]) == (verdict == "alarm", left)
+    assert "the newest sample of g1 came in 30 s after it was measured" in found["text"]
+
+
 def test_a_rule_that_is_not_about_the_point_says_which_field_differs(tmp_path, capsys) -> None:
     found = asked(tmp_path, capsys, "g1", 5)
     why = {each["rule"]: each["why_not"] for each in found["other_rules"]}

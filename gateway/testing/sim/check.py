@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -258,9 +259,20 @@ def _judged_held(evidence: Evidence, history: dict[str, list[Known]]) -> Iterato
             held_ns = max([begun, *_returns(events, begun, begun + _ON_NS)])
             if ended - held_ns > _ON_NS and not _is_active(events, held_ns + _ON_NS):
                 yield f"judged: {point}:held since {_s(begun)} was not called"
+        yield from _stands_too_long(point, samples, events)
         if events and events[-1].transition is Transition.ACTIVATED:
             yield f"judged: {point}:held is active at the end"
         yield from _called(point, events)
+
+
+def _stands_too_long(
+    point: str, samples: Sequence[Known], events: Sequence[AlarmEvent]
+) -> Iterator[str]:
+    """Whoever was back for as long as the off-delay before the next crossing was over by then."""
+    for (_, ended), (begun, _) in pairwise(_crossings(samples)):
+        words = [event.time_ns for event in events if event.time_ns < begun]
+        if max([ended, *words]) + _OFF_NS < begun and _is_active(events, begun - 1):
+            yield f"judged: {point}:held stands at {_s(begun)}, though back since {_s(ended)}"
 
 
 def _judged_silent(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator[str]:

@@ -43,6 +43,9 @@ T = TypeVar("T")
 THREAD_DELAY_S = 0.002
 """Up to this long until a thread takes a job up, and as long until its caller hears (engineering:
 a scheduler's turn on a busy box)."""
+_APART_S = 1e-9  # timers of one time have no order
+SLOW_SHARE, SLOW_S = 0.1, 0.3
+"""So often what a thread says is heard up to so much later (engineering: a box out of breath)."""
 _CLOSES_MAX = 50  # a `finally` that awaits has to be closed again
 _INSTANT_TURNS_MAX = 20_000
 
@@ -84,6 +87,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._rng = rng
         self._now_s = 0.0
         self._held_s = 0.0
+        self._heard_s = 0.0  # when the loop hears of the last thing a thread said
         self._selector = None
         self.steps = 0
         self._instant_turns = 0
@@ -179,6 +183,16 @@ class VirtualLoop(base_events.BaseEventLoop):
         return task
 
     # ------------------------------------------------------------------ threads
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """What a thread says the loop hears a moment later, in the order it was said: what the
+        thread did stands there already."""
+        is_slow = self._rng.random() < SLOW_SHARE
+        delay_s = self._rng.uniform(0, SLOW_S if is_slow else THREAD_DELAY_S)
+        self._heard_s = max(self._now_s + delay_s, self._heard_s + _APART_S)
+        return self.call_at(self._heard_s, callback, *args, context=context)
 
     def hold(self, seconds: float) -> None:
         """In a job of an executor: its caller hears so much later."""

@@ -1,7 +1,8 @@
 """What one seed means: the site, the devices' histories, and what goes wrong when.
 
     history   every point is quiet, and now and then beyond its limit for some seconds; quiet at the
-              end, so that every alarm has its end too
+              end, so that every alarm has its end too. Some devices measure twenty times a second
+              now and then, and what they find then comes and goes between two turns of the disk
     rules     `now`     value >= 1, at once           every limit crossing, to the nanosecond
               `held`    the same for 4.5 s, ends after 2.5 s of quiet
               `silent`  nothing heard of a point for 20 s
@@ -15,6 +16,7 @@ from __future__ import annotations
 import errno
 import random
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from gateway.testing.sim.clock import START_NS
@@ -27,6 +29,9 @@ OFF_DELAY_S = 2.5
 SILENT_S = 20.0
 DURATION_S = 150.0
 QUIET_S = 20.0  # the last of the history: nothing is beyond a limit
+FLURRY_SHARE = 0.4  # of devices
+FLURRY_EVERY_S = 8.0  # about so long between two
+FLURRY_S, FLURRY_INTERVAL_S = 1.0, 0.05  # how long, and how often it measures meanwhile
 FAULTS_MAX = 6
 NS = 1_000_000_000
 
@@ -174,9 +179,14 @@ def history(rng: random.Random, points: list[str], duration_s: float) -> list[Me
     interval_s = rng.choice((1.0, 1.0, 2.0))
     phase_s = rng.uniform(0.1, 0.9)
     crossings = {point: _crossings(rng, duration_s - QUIET_S) for point in points}
+    times_s = _times(phase_s, interval_s, duration_s)
+    if rng.random() < FLURRY_SHARE:
+        for begin_s in _flurries(rng, duration_s - QUIET_S):
+            times_s += _times(begin_s, FLURRY_INTERVAL_S, begin_s + FLURRY_S)
+            from_s = begin_s + rng.uniform(0.0, FLURRY_S / 2)
+            crossings[rng.choice(points)].append((from_s, from_s + rng.uniform(0.05, 0.3)))
     messages = []
-    at_s = phase_s
-    while at_s < duration_s:
+    for at_s in sorted(times_s):
         time_ns = START_NS + round(at_s * NS)
         samples = []
         for point in points:
@@ -184,8 +194,19 @@ def history(rng: random.Random, points: list[str], duration_s: float) -> list[Me
             low, high = (1.1, 1.9) if beyond else (0.1, 0.9)
             samples.append(Sample(point, time_ns, rng.uniform(low, high)))
         messages.append(Message(at_s + rng.uniform(0, 0.05), samples))
-        at_s += interval_s
     return messages
+
+
+def _times(from_s: float, interval_s: float, to_s: float) -> list[float]:
+    return [from_s + number * interval_s for number in range(ceil((to_s - from_s) / interval_s))]
+
+
+def _flurries(rng: random.Random, until_s: float) -> list[float]:
+    found, at_s = list[float](), rng.expovariate(1 / FLURRY_EVERY_S)
+    while at_s + FLURRY_S < until_s:
+        found.append(at_s)
+        at_s += FLURRY_S + rng.expovariate(1 / FLURRY_EVERY_S)
+    return found
 
 
 def _crossings(rng: random.Random, until_s: float) -> list[tuple[float, float]]:

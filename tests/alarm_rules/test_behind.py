@@ -1,0 +1,206 @@
+"""Points whose samples come in long after they were measured: their delays end by their own clock.
+
+The laws tell whole histories so (`behind` of a law); here are the cases by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alarm_rules.behind import BEHIND_MIN_NS, Behind
+from alarm_rules.kinds import deviation, limit, offline
+from alarm_rules.ruleset import RuleSet
+from gateway.model.batch import Batch
+from gateway.model.point import Point, PointTable
+from gateway.model.rule import GroupBy, Rule, Selector
+from gateway.testing.rule_kinds import NS_PER_S, at_ns
+
+KINDS = {k.KIND.name: k.KIND for k in (deviation, limit, offline)}
+GAS = Rule(
+    "gas", "limit", {"value": Selector(quantity="methane")}, {"levels": {"H": 1.0}},
+    on_delay_s=5.0, off_delay_s=3.0,
+)  # fmt: skip
+BEYOND, BACK = 2.0, 0.0
+
+
+def rules_of(*rules: Rule, points: int = 2, **options) -> RuleSet:
+    table = PointTable()
+    for number in range(points):
+        table.put(Point(id=f"p{number}", quantity="methane"))
+    return RuleSet(rules or [GAS], KINDS, table, **options)
+
+
+def told(rules: RuleSet, now_s: float, *rows: tuple[int, float, float, float]) -> list[tuple]:
+    """Rows: (point, measured, came in, value). What was said: (point, level, when)."""
+    point, measured_s, came_s, value = zip(*rows, strict=True) if rows else ((), (), (), ())
+    batch = Batch.of(
+        point, value, [at_ns(s) for s in measured_s], received_time_ns=[at_ns(s) for s in came_s]
+    )
+    found = rules.evaluate(batch, at_ns(now_s)).conditions
+    return [
+        (rules.instances[i].target, int(level), (int(t) - at_ns(0)) / NS_PER_S)
+        for i, level, t in zip(found.instance, found.level, found.time_ns, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.9, 30.0, 86_400.0])
+def test_a_delay_is_as_long_for_a_device_that_is_behind_and_ends_at_its_own_time(late_s) -> None:
+    """To a second less, if it is hardly behind."""
+    rules, slack_s = rules_of(), 0.9 if late_s == 0.9 else 0.0
+    assert told(rules, late_s, (0, 0.0, late_s, BEYOND)) == []
+    assert told(rules, late_s + 4.99 - slack_s) == []
+    assert told(rules, late_s + 5.0) == [("p0", 1, 5.0)]
+    assert told(rules, late_s + 10, (0, 10.0, late_s + 10, BACK)) == []
+    assert told(rules, late_s + 12.99 - slack_s) == []
+    assert told(rules, late_s + 13.0) == [("p0", 0, 13.0)]
+
+
+def test_a_crossing_of_a_moment_in_a_backlog_raises_nothing_however_it_comes_in() -> None:
+    rules, said = rules_of(), []
+    said += told(rules, 0, (0, 0.0, 0.0, BACK))
+    for second in range(1, 600):  # ten minutes at one go a second, hours later
+        value = BEYOND if second % 10 in {3, 4} else BACK
+        now_s = 3_600 + second / 50
+        said += told(rules, now_s, (0, float(second), now_s, value))
+        said += told(rules, now_s + 0.01)
+    assert said == []
+    assert told(rules, 3_700) == []
+
+
+def test_a_crossing_that_lasts_is_found_by_the_samples_before_their_clock_would_find_it() -> None:
+    rules = rules_of()
+    assert told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND)) == []
+    assert told(rules, 1_000.1, (0, 4.0, 1_000.1, BEYOND)) == []
+    assert told(rules, 1_000.2, (0, 6.0, 1_000.2, BEYOND)) == [("p0", 1, 5.0)]
+
+
+def test_who_catches_up_has_the_clock_of_the_others_again() -> None:
+    rules = rules_of()
+    assert told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND)) == []
+    assert told(rules, 1_002, (0, 1_001.5, 1_002.0, BEYOND)) == [("p0", 1, 5.0)]
+    assert told(rules, 1_003, (0, 1_003.0, 1_003.0, BACK)) == []
+    assert told(rules, 1_006) == [("p0", 0, 1_006.0)]
+
+
+def test_others_wait_for_nobody_who_is_behind() -> None:
+    rules = rules_of()
+    told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND), (1, 1_000.0, 1_000.0, BEYOND))
+    assert told(rules, 1_004.9) == []
+    assert sorted(told(rules, 1_005)) == [("p0", 1, 5.0), ("p1", 1, 1_005.0)]
+
+
+@pytest.mark.parametrize(
+    ("other_late_s", "found_s"), [(0.0, 1_000.0), (10.0, 1_000.0), (997.0, 1_002.0), (1_000, 1_005)]
+)
+def test_an_instance_is_no_further_behind_than_any_of_its_points(other_late_s, found_s) -> None:
+    both = Rule(
+        "both", "deviation", {"value": Selector(ids=("p0",)), "reference": Selector(ids=("p1",))},
+        {"levels": {"H": 1.0}}, on_delay_s=5.0, group_by=GroupBy.SITE,
+    )  # fmt: skip
+    rules = rules_of(both)
+    assert told(rules, 1_000, (1, 0.0, other_late_s, BACK)) == []
+    found = told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND))
+    if found_s > 1_000:
+        assert not found
+        assert told(rules, found_s - 0.01) == []
+        found = told(rules, found_s)
+    assert [when_s for _, _, when_s in found] == [5.0]
+
+
+def test_a_sample_told_again_does_not_put_its_point_further_behind() -> None:
+    rules = rules_of()
+    assert told(rules, 0, (0, 0.0, 0.0, BEYOND)) == []
+    assert told(rules, 4, (0, 0.0, 4.0, BEYOND)) == []
+    assert told(rules, 5) == [("p0", 1, 5.0)]
+
+
+def test_of_two_receipts_of_one_sample_in_one_call_the_first_counts() -> None:
+    rules = rules_of(points=3)
+    rows = [(0, 0.0, 30.0, BEYOND), (1, 0.0, 30.0, BACK), (0, 0.0, 31.0, BEYOND)]
+    assert told(rules, 31, *rows) == []
+    assert told(rules, 35) == [("p0", 1, 5.0)]
+
+
+def test_the_lateness_everybody_is_given_counts_once() -> None:
+    rules = rules_of(lateness_ns=10 * NS_PER_S)
+    assert told(rules, 8, (0, 0.0, 8.0, BEYOND)) == []
+    assert told(rules, 14.9) == []
+    assert told(rules, 15) == [("p0", 1, 5.0)]
+    rules = rules_of(lateness_ns=10 * NS_PER_S)
+    assert told(rules, 30, (0, 0.0, 30.0, BEYOND)) == []
+    assert told(rules, 34.9) == []
+    assert told(rules, 35) == [("p0", 1, 5.0)]
+
+
+def test_silence_is_counted_from_the_measurement_whoever_is_behind() -> None:
+    """Old data are no news of a place, however fresh they came in."""
+    silent = Rule(
+        "silent", "offline", GAS.inputs, {"scope": "point", "max_age_s": 60.0}, on_delay_s=0.0
+    )
+    rules = rules_of(silent)
+    assert told(rules, 50, (0, 0.0, 50.0, BACK), (1, 50.0, 50.0, BACK)) == []
+    assert told(rules, 61) == [("p0", 1, 60.0)]
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_restart_in_the_middle_keeps_whose_clock_is_behind(has_it) -> None:
+    """State saved before there was such a thing has none: then the delay ends by the clock."""
+    rules = rules_of()
+    assert told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND)) == []
+    saved = rules.save()
+    if not has_it:
+        del saved["points/behind_ns"]
+    again = rules_of()
+    again.load(saved)
+    assert told(again, 1_004.9) == ([] if has_it else [("p0", 1, 5.0)])
+    assert told(again, 1_005) == ([("p0", 1, 5.0)] if has_it else [])
+
+
+def test_a_point_that_joins_meanwhile_and_a_rule_that_is_edited_change_nothing_in_it() -> None:
+    table = PointTable()
+    table.put(Point(id="p0", quantity="methane"))
+    rules = RuleSet([GAS], KINDS, table)
+    assert told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND)) == []
+    table.put(Point(id="p1", quantity="methane"))
+    rules.refresh()
+    assert rules.exchange([GAS, replace(GAS, id="second", on_delay_s=4.0)])
+    assert told(rules, 1_001, (1, 1_001.0, 1_001.0, BEYOND)) == []
+    assert told(rules, 1_004.9) == []
+    assert told(rules, 1_005) == [("p0", 1, 5.0), ("p1", 1, 1_005.0)]
+
+
+def test_history_that_is_skipped_as_quiet_says_who_is_behind_too() -> None:
+    behind = Behind()
+    behind.grow(2)
+    point, seconds = np.array([0, 1]), np.array([3, 0]) * NS_PER_S
+    assert behind.of_heard(at_ns(0) + seconds) is None
+    assert behind.put(point, seconds)
+    of_heard = behind.of_heard(np.array([at_ns(0), at_ns(0)]))
+    assert of_heard is not None
+    assert of_heard.tolist() == [3 * NS_PER_S, 0]
+    assert behind.put(point, seconds * 0)
+    assert behind.of_heard(at_ns(0) + seconds) is None
+    assert not behind.put(point, np.full(2, BEHIND_MIN_NS))
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (3, 4)], ids=["alike", "of any length"])
+def test_of_a_backlog_the_last_row_of_each_point_decides(counts, monkeypatch) -> None:
+    """Old rows that came in together with new ones put nobody behind."""
+    monkeypatch.setattr("alarm_rules.backlog.SIZE_MIN", 2)
+
+    def rows(value: float, newest_s: float, came_s: float) -> list[tuple]:
+        return [
+            (point, newest_s - n, came_s, value if n == 0 else BEYOND - value)
+            for point, count in enumerate(counts)
+            for n in reversed(range(count))
+        ]
+
+    rules = rules_of()
+    assert told(rules, 100, *rows(BEYOND, 100.0, 100.0)) == []
+    assert sorted(told(rules, 105)) == [("p0", 1, 105.0), ("p1", 1, 105.0)]
+    assert told(rules, 300, *rows(BACK, 150.0, 300.0)) == []
+    assert told(rules, 302.9) == []
+    assert sorted(told(rules, 303)) == [("p0", 0, 153.0), ("p1", 0, 153.0)]
