@@ -149,7 +149,8 @@ class Programs:
         others = [number for number in sorted(dirty) if number not in hiding]
         hidden: dict[int, None] = {}  # points of groups that others may hide
         for number in others:
-            self._retire(number, dirty[number])
+            if self.roster[self._program_of[number]].instance_keys:  # else there was nobody yet
+                self._retire(number, dirty[number])
             self._plan_rule(number, dirty[number], changed)
             if self._is_any_hiding:
                 hidden.update(dict.fromkeys(self._members(number, dirty[number])))
@@ -174,7 +175,7 @@ class Programs:
         """Every group of a rule that is about to be planned, before the first one is: an alarm may
         go from one of them to another."""
         roster = self.roster[self._program_of[number]]
-        for key in keys if roster.instance_keys else ():
+        for key in keys:
             if roster.knows(number, key):
                 roster.retire(roster.group(number, key))
 
@@ -323,10 +324,14 @@ class Programs:
         kind = compiled.kind
         if point is None or kind.plan_alike is None or self.problems:
             return False
-        asked = PointsPlanning(
-            compiled.rule, compiled.parameters, (point,), self._points, self._urgent.get
-        )
-        (plan,) = kind.plan_alike(asked)
+        plan: InstancePlan | None
+        if compiled.is_quick:
+            plan = compiled.parameters.plan(compiled.rule)
+        else:
+            asked = PointsPlanning(
+                compiled.rule, compiled.parameters, (point,), self._points, self._urgent.get
+            )
+            (plan,) = kind.plan_alike(asked)
         if plan is None:
             return False
         if self._is_any_hiding and not kind.hides:

@@ -488,6 +488,7 @@ class RuleKind:
     a kind are one object for all rules that state the same, so nothing in them is of one rule."""
     quick: Callable[[Mapping[str, Any]], Any | None] | None = None
     """Stated parameters -> what stands in for them everywhere in the kind, quicker than its model
-    and equal in all it says; None: ask the model. Of kinds with `plan_alike`."""
+    and equal in all it says; None: ask the model. Of kinds with `plan_alike`, for which it also has
+    `plan(rule)`: the one plan of every point of such a rule."""
     per_device: Sequence[str] = ()  # replan a rule when a device of one of these kinds changes
     hides: bool = False  # plans last: inherits the priority of what its silence hides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from alarm_rules import matching
 from alarm_rules.kinds import limit
 from alarm_rules.kinds._plain import PlainLevels, plain_levels
 from alarm_rules.matching import compile_rules
@@ -126,6 +128,27 @@ def test_rules_that_state_the_same_share_their_parameters_and_keep_their_own_pri
         each.priority for each in rules
     ]
     assert found.instances[0].levels is found.instances[2].levels
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["one each", "one for all"])
+def test_whether_parameters_are_looked_up_or_made_anew_they_say_the_same(
+    share, monkeypatch
+) -> None:
+    """Where hardly any two state the same, nobody looks whether two do; what is not plain, or not
+    valid, is the model's affair all the same."""
+    monkeypatch.setattr(matching, "_ASKED_MIN", 20)
+    limits = [1.0 + number * (1 - share) for number in range(40)]
+    stated: list[Any] = [{"levels": {"H": limit_}} for limit_ in limits]
+    stated[30] = {"levels": {"H": {"limit": 7.0, "priority": "high"}}}
+    rules = [replace(rule(each), id=f"r{number}") for number, each in enumerate(stated)]
+    compiled, faults = compile_rules(rules, KINDS)
+    assert not faults
+    assert len({id(one.parameters) for one in compiled}) == (40 if share == 0 else 2)
+    assert [one.is_quick for one in compiled] == [number != 30 for number in range(40)]
+    assert [one.parameters.levels["H"].limit for one in compiled[:30]] == limits[:30]
+    rules[35] = replace(rules[35], parameters={"levels": {"H": "high"}})
+    _, faults = compile_rules(rules, KINDS)
+    assert {fault.key.partition(".")[0] for fault in faults} == {"r35"}
 
 
 def test_the_levels_of_plain_parameters_can_be_read_as_the_models() -> None:
