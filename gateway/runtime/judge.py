@@ -481,16 +481,15 @@ class Judge:
         nothing would alarm until the clock has caught up."""
         self._is_ahead = False
         self._told_ns = 0
+        self._known.not_beyond(now_ns)
         believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
         if self._newest_ns() <= believed_ns:
-            self._known.not_beyond(now_ns)
             return
         self.counters.count("clock_set_back")
         log.error("the clock was set back: timers that ran ahead of it begin at the present")
         self.rules.forget_after(now_ns)
         self.book.forget_after(now_ns)
         self.live.forget_after(now_ns)
-        self._known.set_back(now_ns)
 
     async def _judge(
         self,

@@ -60,9 +60,6 @@ class KnownTime:
         self._known_ns = known_ns
         return known_ns
 
-    def set_back(self, to_ns: int) -> None:
-        """Nothing after this is known."""
-        self._known_ns = to_ns
-
     def not_beyond(self, to_ns: int) -> None:
+        """Nothing after this is known: the clock was set back."""
         self._known_ns = min(self._known_ns, to_ns)

@@ -99,7 +99,7 @@ def test_what_was_known_of_a_time_to_come_is_forgotten() -> None:
     time.take(rows(), NOW + 3_600 * S, 1e3, pending_ns=None, is_behind=False)
     time.not_beyond(NOW + 7_200 * S)
     assert time.take(rows(), NOW + 7_200 * S, 1e3, pending_ns=None, is_behind=True) > NOW
-    time.set_back(NOW)
+    time.not_beyond(NOW)
     assert time.take(rows(), NOW + S, 1e3, pending_ns=None, is_behind=True) == NOW
     time.not_beyond(NOW - S)
     assert time.take(rows(), NOW + S, 1e3, pending_ns=None, is_behind=True) == NOW - S

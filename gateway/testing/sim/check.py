@@ -312,9 +312,9 @@ def _is_active(events: Sequence[AlarmEvent], at_ns: int) -> bool:
 
 def _clock_laws(evidence: Evidence, history: dict[str, list[Known]]) -> Iterator[str]:
     """The gateway's clock was set. A gateway whose clock is ahead of its devices' cannot tell that
-    from devices whose clocks are slow: delays then end early and points count as silent, which is
-    the safe side. What must hold: a lasting crossing is called while it lasts (heard by the true
-    time, at the subscriber), one that is over is over, and nothing stands at the end."""
+    from devices whose clocks are slow: points then count as silent, which is the safe side. What
+    must hold: a lasting crossing is called while it lasts (heard by the true time, at the
+    subscriber), one that is over is over, and nothing stands at the end."""
     steps = [fault.at_s for fault in evidence.plan.faults if fault.kind == "clock"]
     # With a clock that is wrong a backlog is judged by its receipt: what began and ended while the
     # gateway was away leaves no trace in it.
