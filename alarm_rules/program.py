@@ -643,16 +643,17 @@ class Program:
         """How far each point is behind, from now on; FOREVER for one never heard. None: nobody is.
         An instance is no further behind than any of its points that was heard: no alarm waits for
         one of several devices."""
-        layout, self._behind_ns = self.layout, None
-        if behind_ns is None:
-            return
+        self._behind_ns = None if behind_ns is None else self._of_instances(behind_ns)
+        self.evaluator.behind_ns = self._behind_ns
+
+    def _of_instances(self, behind_ns: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        layout = self.layout
         slots = layout.group_slots
         of_slot = behind_ns.take(layout.slot_point.take(slots))
         of_group = np.full(len(layout.group_instance), FOREVER)
         np.minimum.at(of_group, layout.slot_group.take(slots), of_slot)
         of_group[of_group == FOREVER] = 0
-        if np.count_nonzero(of_group):
-            self._behind_ns = of_group.take(layout.instance_group)
+        return of_group.take(layout.instance_group) if np.count_nonzero(of_group) else None
 
     def _tell(self, instances: NDArray[np.int64]) -> None:
         """Tell the evaluator how these instances stand."""

@@ -136,6 +136,7 @@ class KindEvaluator:
 
     def __init__(self, instances: Columns, slots: Columns | None = None) -> None:
         self.due_ns = FOREVER
+        self.behind_ns: NDArray[np.int64] | None = None
         self.instances = instances
         self.slots = Columns() if slots is None else slots
         self._layout: Layout | None = None
@@ -174,6 +175,10 @@ class KindEvaluator:
 
     def timers(self, _now_ns: int, _times: PointTimes) -> Signals | None:
         return None
+
+    def clock(self, now_ns: int, instances: NDArray[np.int64] | slice) -> NDArray[np.int64] | int:
+        """Up to when each of these instances is known."""
+        return now_ns if self.behind_ns is None else now_ns - self.behind_ns[instances]
 
     def settled(self, instances: NDArray[np.int64], busy: NDArray[np.bool_]) -> None:
         """Nothing follows from an alarm, unless a subclass says so."""

@@ -120,6 +120,7 @@ class CountEvaluator:
 
     def __init__(self, _width: int) -> None:
         self.due_ns = FOREVER
+        self.behind_ns: NDArray[np.int64] | None = None
         self.instances = Columns(
             settings={
                 "area": (np.int64, _NOWHERE),

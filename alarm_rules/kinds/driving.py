@@ -342,12 +342,13 @@ class DrivingEvaluator(KindEvaluator):
         """Everything up to now that no sample has told."""
         table = self.instances
         live = self.layout.instance_live & (table["at_ns"] > NEVER)
-        rows = np.flatnonzero(live & (table["due_ns"] <= now_ns))
+        rows = np.flatnonzero(live & (table["due_ns"] <= self.clock(now_ns, slice(None))))
         said = None
         if len(rows):
             track, events = self._ahead(rows)
-            said = _ordered([self._between(track, events, until_ns=now_ns)])
-            table["told_ns"][rows] = np.maximum(table["told_ns"][rows], now_ns)
+            until_ns = np.broadcast_to(self.clock(now_ns, rows), len(rows))
+            said = _ordered([self._between(track, events, until_ns=until_ns[events.row])])
+            table["told_ns"][rows] = np.maximum(table["told_ns"][rows], until_ns)
             self._set_due(rows, track, events)
         self.due_ns = int(table["due_ns"][live].min(initial=FOREVER))
         return said
@@ -357,7 +358,7 @@ class DrivingEvaluator(KindEvaluator):
             self.instances["due_ns"][:] = NEVER
             self.due_ns = NEVER
 
-    def _between(self, track: Track, events: Events, until_ns: int = FOREVER) -> Signals:
+    def _between(self, track: Track, events: Events, until_ns: Int | int = FOREVER) -> Signals:
         """Events of levels the rules have, but for those the clock has told before."""
         table = self.instances
         instance = track.instance[events.row]

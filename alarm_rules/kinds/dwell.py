@@ -253,7 +253,7 @@ class DwellEvaluator(KindEvaluator):
         table = self.instances
         rows = np.flatnonzero(table["leaving"] & self.layout.instance_live)
         due_ns = table["out_since_ns"][rows] + table["leave_ns"][rows]
-        over = due_ns <= now_ns
+        over = due_ns <= self.clock(now_ns, rows)
         self.due_ns = int(due_ns[~over].min(initial=FOREVER))
         rows = rows[over]
         table["leaving"][rows] = False

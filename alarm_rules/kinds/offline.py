@@ -158,6 +158,7 @@ class OfflineEvaluator:
 
     def __init__(self, _width: int) -> None:
         self.due_ns = FOREVER
+        self.behind_ns: NDArray[np.int64] | None = None
         self.instances = Columns(
             settings={"age_ns": (np.int64, FOREVER), "good": (np.bool_, True)},
             saved={

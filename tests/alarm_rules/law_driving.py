@@ -132,4 +132,4 @@ def reference(case: RuleCase) -> Story:
     return story(instances)
 
 
-LAW = Law(KIND, make, reference)
+LAW = Law(KIND, make, reference, behind="alike")
