@@ -9,8 +9,9 @@ came in. So an on-delay of 5 s has not ended at 10:07:30, and never does here. J
 of the gateway every crossing of a moment in a backlog would raise an alarm, if the sample that
 ended it is in the next message, and a delay would mean nothing to a device whose clock is slow.
 
-No alarm waits for longer than its own delay, counted from receipt: samples that came in meanwhile
-say by their times that it is over.
+**No alarm waits for longer than its own delay, counted from the receipt of the sample that began
+it**, whatever comes in meanwhile: a run keeps how far behind its instance was when it began, and is
+never behind by more (program.py).
 
 Not here: what a program does with it (program.py, `fall_behind`); samples older than what was
 judged of their point (lane.py, `LateLane`).
@@ -21,12 +22,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog
 from gateway.contract.rule_kind import FOREVER, NEVER, Rows
 
 BEHIND_MIN_NS = 1_000_000_000
 """A sample that came in so soon after it was measured is as good as one that came in at once
 (engineering: a poll and a network; the shortest delays of the statutes are seconds)."""
+
+_NOBODY = np.empty(0, np.int64)
 
 
 class Behind:
@@ -35,25 +39,27 @@ class Behind:
 
     def __init__(self) -> None:
         self.by_point = np.empty(0, np.int64)
-        self._is_any = False
+        self._is_spoken = np.empty(0, np.bool_)  # heard since somebody was behind
+        self.is_any = False
 
     def grow(self, size: int) -> None:
-        extra = np.zeros(size - len(self.by_point), np.int64)
-        self.by_point = np.concatenate([self.by_point, extra])
+        extra = size - len(self.by_point)
+        self.by_point = np.concatenate([self.by_point, np.zeros(extra, np.int64)])
+        self._is_spoken = np.concatenate([self._is_spoken, np.zeros(extra, np.bool_)])
 
-    def note(self, rows: Rows | Backlog, lateness_ns: int) -> bool:
+    def note(self, rows: Rows | Backlog, lateness_ns: int) -> NDArray[np.int64]:
         """How long the newest row of each point took to come in, for the first time. What waits for
-        a lateness anyway is behind by the rest. Returns whether anything may have changed."""
+        a lateness anyway is behind by the rest. Returns the points of which something changed."""
         if not len(rows):
-            return False
+            return _NOBODY
         if isinstance(rows, Backlog):
             took_ns = rows.lasts(rows.batch.received_time_ns) - rows.newest_ns
             return self.put(rows.points, took_ns - lateness_ns)
-        if not self._is_any:  # mostly one look says that nobody is
+        if not self.is_any:  # mostly one look says that nobody is
             tick, came_ns = rows.tick, int(np.maximum.reduce(rows.received_ns))
             oldest_ns = int(np.minimum.reduce(rows.time_ns)) if tick is None else tick.oldest_ns
             if came_ns - oldest_ns <= BEHIND_MIN_NS:
-                return False
+                return _NOBODY
         point, took_ns = rows.point, rows.received_ns - rows.time_ns
         is_new = rows.time_ns > rows.heard_ns
         if rows.span is None:  # of one point the newest row is the last one
@@ -63,17 +69,29 @@ class Behind:
             point, took_ns = point[is_new], took_ns[is_new]
         return self.put(point, took_ns - lateness_ns)
 
-    def put(self, point: NDArray[np.int64], took_ns: NDArray[np.int64]) -> bool:
+    def put(self, point: NDArray[np.int64], took_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of one point that is named twice the last counts."""
-        if not self._is_any and np.maximum.reduce(took_ns, initial=0) <= BEHIND_MIN_NS:
-            return False
+        if not self.is_any and np.maximum.reduce(took_ns, initial=0) <= BEHIND_MIN_NS:
+            return _NOBODY
+        before, is_first = self.by_point.take(point), ~self._is_spoken.take(point)
+        self._is_spoken[point] = True
         self.by_point[point] = np.where(took_ns > BEHIND_MIN_NS, took_ns, 0)
-        return True
+        changed = is_first | (self.by_point.take(point) != before)
+        self.is_any = bool(np.count_nonzero(self.by_point))
+        found = np.sort(point[changed])
+        return found[seg.heads(found)] if len(found) else found
 
-    def of_heard(self, heard_ns: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """By point, FOREVER for one that was never heard; None: none is behind."""
-        self._is_any = bool(np.count_nonzero(self.by_point))
-        if not self._is_any:
-            return None
-        is_unheard = (heard_ns == NEVER) & (self.by_point == 0)
-        return np.where(is_unheard, FOREVER, self.by_point)
+    def of(self, points: NDArray[np.int64], heard_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """By point; FOREVER for one that was never heard: it keeps nobody with the others."""
+        behind_ns = self.by_point.take(points)
+        is_heard = self._is_spoken.take(points) | (heard_ns.take(points) > NEVER)
+        return np.where(is_heard | (behind_ns > 0), behind_ns, FOREVER)
+
+    def loaded(self) -> None:
+        self.is_any = bool(np.count_nonzero(self.by_point))
+
+    def came_by(self, now_ns: int, heard_ns: NDArray[np.int64]) -> None:
+        """Nothing came in after now: whoever seems to have was noted by a clock that was ahead."""
+        at = self.by_point.nonzero()[0]
+        self.by_point[at] = np.minimum(self.by_point[at], np.maximum(now_ns - heard_ns[at], 0))
+        self.loaded()

@@ -119,7 +119,6 @@ class Lane:
         self._usable_ns = np.empty(0, np.int64)
         self._newest: _Newest | None = None  # not in these two yet
         self._behind = Behind()
-        self._knows_behind = False  # the programs were told of some
         self._every = np.empty(0, np.int64)  # 0, 1, 2, …: the points of a range
         self._every32 = b""  # the same as batches have it in memory, to know a range by
         self._all_true = np.empty(0, np.bool_)  # never written
@@ -264,8 +263,7 @@ class Lane:
         """These were heard up to then, later than ever before, and had nothing to say."""
         self._stretches.clear()
         self.heard_ns[point] = self.usable_ns[point] = last_ns
-        if self._behind.put(point, received_ns - last_ns):
-            self.tell_behind()
+        self._tell_behind(self._behind.put(point, received_ns - last_ns))
 
     def worst(self, quality: NDArray[np.uint8]) -> int:
         """Of one or more. Mostly all are good, which is seen quickest as memory."""
@@ -389,16 +387,28 @@ class Lane:
         )
 
     def _note_behind(self, rows: Rows | Backlog, lateness_ns: int) -> None:
-        if self._has_clock and self._behind.note(rows, lateness_ns):
-            self.tell_behind()
+        if self._has_clock:
+            self._tell_behind(self._behind.note(rows, lateness_ns))
+
+    def _tell_behind(self, points: NDArray[np.int64]) -> None:
+        if len(points):
+            for program in self.programs:
+                program.fall_behind(points, self._behind, self.heard_ns)
 
     def tell_behind(self) -> None:
-        """Every program, which points are behind: after a change of either."""
-        behind_ns = self._behind.of_heard(self.heard_ns)
-        if behind_ns is not None or self._knows_behind:
-            for program in self.programs:
-                program.fall_behind(behind_ns)
-        self._knows_behind = behind_ns is not None
+        """Every program, which points are behind: after a change of programs, or of `behind_ns`."""
+        self._behind.loaded()
+        points = self._behind.by_point.nonzero()[0]
+        for program in self.programs:
+            program.fall_behind(points, self._behind, self.heard_ns, anew=True)
+
+    def came_by(self, now_ns: int) -> None:
+        """Nothing came in after now, whatever was noted by a clock that was ahead."""
+        if self._behind.is_any:
+            self._behind.came_by(now_ns, self.heard_ns)
+            self.tell_behind()
+        for program in self.programs:
+            program.came_by(now_ns)
 
     def _note_heard(self, rows: Rows | Backlog) -> None:
         """No row is older than what is known of its point."""
@@ -588,7 +598,7 @@ def _emptied(program: Program) -> Program:
     for table in _tables(own):
         _clear(table, slice(None))
     own.due_ns = own.evaluator.due_ns = FOREVER
-    own.fall_behind(None)
+    own.keep_up()
     own.settle_all()
     return own
 

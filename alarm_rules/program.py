@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog
+from alarm_rules.behind import Behind
 from alarm_rules.broad import PIECE, tick_range
 from alarm_rules.dense import Tick, is_dense, tick
 from alarm_rules.few import Cells, Row, TickOfFew, rows_of
@@ -70,6 +71,9 @@ page of them is given by the system anew."""
 
 _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
+
+_MANY_SHARE = 8
+"""Where one of so many points changed, to look at all is no slower than to look them up."""
 
 ONE_BY_ONE_MAX = 64
 """Instances that speak, and delays that end: of both together 40 are a seventh quicker in plain
@@ -104,6 +108,8 @@ class Program:
                 "since_ns": (np.int64, 0, wide),
                 "cause": (np.float64, np.nan, wide),
                 "quality": (np.uint8, 0, wide),
+                "behind_ns": (np.int64, 0, wide),  # of an instance that was when its open run
+                # began, which waits: no longer than so much it waits for samples
                 "set_at": (np.bool_, False, wide),  # set at step_ns
                 "step_ns": (np.int64, NEVER),  # time of the last sample that set something
                 "floor_ns": (np.int64, NEVER),  # time of the last word
@@ -134,7 +140,8 @@ class Program:
         self._early: list[Changes] = []  # found before `finish`
         self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
         self.is_dense_allowed = True  # a test tells its ticks with and without
-        self._behind_ns: NDArray[np.int64] | None = None  # by instance, if the clock of one is
+        self._behind_ns: NDArray[np.int64] | None = None  # by group, if one is
+        self._is_run_behind = False  # an open run waits that began behind
         self._is_planned = False  # calibration plays a part in some open run or output
         self._only_slot: NDArray[np.int64] | None = None  # by point, if none has two here
         self._is_straight = False  # points, slots, groups and instances have the same numbers
@@ -198,6 +205,8 @@ class Program:
         if self._instance_of is None or not self._is_simple:
             return False
         instance = self._instance_of.take(backlog.points)
+        if not self._are_with_us(instance):
+            return False
         common = evaluator.common_band(backlog.points)
         if common is None:
             run, row = backlog.firsts(*evaluator.bands(backlog.points))
@@ -327,8 +336,16 @@ class Program:
 
     @property
     def _is_simple(self) -> bool:
-        """Whether rows that need no order may be taken in without one."""
-        return self.is_dense_allowed and not self._is_planned and self._behind_ns is None
+        """Whether rows that need no order may be taken in without one, but for those of who is
+        behind."""
+        return self.is_dense_allowed and not self._is_planned and not self._is_run_behind
+
+    def _are_with_us(self, instance: NDArray[np.int64]) -> bool:
+        """Whether none of these instances (-1: none) is behind."""
+        if self._behind_ns is None:
+            return True
+        behind_ns = self._behind_ns.take(self.layout.instance_group.take(instance))
+        return not np.count_nonzero(behind_ns[instance >= 0])
 
     # ------------------------------------------------------------------ changes out
 
@@ -357,7 +374,8 @@ class Program:
         signals = merged(parts, self.width)
         if np.count_nonzero(signals.quality) and (signals.quality == PLANNED).any():
             self._is_planned = True
-        if self._is_simple and is_dense(signals, self.state):
+        is_simple = self._is_simple and self._are_with_us(signals.instance)
+        if is_simple and is_dense(signals, self.state):
             changes = self._tick(signals, now_ns, swept=swept)
             return chained([*early, changes] if changes is not None else early)
         changes = self._in_order(signals, now_ns, swept=swept)
@@ -386,6 +404,8 @@ class Program:
         """Take in what the chosen rows say, if they are a tick by themselves; else what that is."""
         is_alone = not (self._signals or self._early)
         is_alone = is_alone and self._is_simple
+        if self._behind_ns is not None:
+            is_alone &= self._are_with_us(rows.point if chosen is None else rows.point.take(chosen))
         if chosen is not None:
             count = len(chosen) + self._waiting.count(now_ns)
             if is_alone and self._has_few and count <= ONE_BY_ONE_MAX:
@@ -528,7 +548,10 @@ class Program:
     def _in_order(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
         """Whatever was said, as often as it was said; by pieces that a cache holds, each a range of
         instances."""
-        instance, every = signals.instance, len(self.state)
+        instance, every, behind_ns = signals.instance, len(self.state), self._behind_ns
+        if behind_ns is not None:
+            behind_ns = behind_ns.take(self.layout.instance_group)
+        runs = RunTable(self.state, planned=self._is_planned, behind_ns=behind_ns)
         begins = np.unique(np.append(0, instance[_PIECE::_PIECE]))
         rows = np.append(np.searchsorted(instance, begins), len(instance))
         found = []
@@ -538,9 +561,10 @@ class Program:
                 piece = taken(signals, slice(rows[n], rows[n + 1]))
             steps = steps_of(piece, self.state, latest_wins=self.evaluator.latest_wins)
             edges = edges_of(steps, self.state, planned=self._is_planned)
-            runs = RunTable(self.state, planned=self._is_planned, behind_ns=self._behind_ns)
             due = self._due(runs, steps, now_ns, slice(int(begins[n]), end) if swept else None)
             found.append(self._apply(runs, steps, edges, due, now_ns))
+        if behind_ns is not None:
+            self._is_run_behind = bool(np.count_nonzero(self.state["behind_ns"]))
         return chained([changes for changes in found if changes is not None])
 
     def _due(
@@ -550,8 +574,7 @@ class Program:
         instance that is ahead of now."""
         found: list[NDArray[np.int64]] = []
         if swept is not None:
-            level, at = np.nonzero(self.state["due_ns"].T[:, swept] <= runs.clock(now_ns, swept))
-            found.append(level * len(self.state) + at + swept.start)
+            found.append(runs.due(now_ns, swept))
         newest_ns = steps.time_ns[steps.newest]
         is_ahead = newest_ns > runs.clock(now_ns, steps.instance[steps.newest])
         if np.count_nonzero(is_ahead):
@@ -582,6 +605,8 @@ class Program:
         waiting |= condition & state["planned"] & (state["quality"] != PLANNED)
         delay_ns = np.where(condition, state["on_ns"], state["off_ns"])
         state["due_ns"][:] = np.where(waiting, state["since_ns"] + delay_ns, FOREVER)
+        state["behind_ns"][~waiting] = 0
+        self._is_run_behind = bool(np.count_nonzero(state["behind_ns"]))
 
     def _column(self, name: str) -> NDArray[Any]:
         """A column of the state by key: a view, to write into."""
@@ -639,21 +664,60 @@ class Program:
         self._find_due()
         self._tell(np.arange(len(self.state)))
 
-    def fall_behind(self, behind_ns: NDArray[np.int64] | None) -> None:
-        """How far each point is behind, from now on; FOREVER for one never heard. None: nobody is.
-        An instance is no further behind than any of its points that was heard: no alarm waits for
-        one of several devices."""
-        self._behind_ns = None if behind_ns is None else self._of_instances(behind_ns)
+    def fall_behind(
+        self,
+        points: NDArray[np.int64],
+        behind: Behind,
+        heard_ns: NDArray[np.int64],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Of these points something changed; `anew`: nobody else is behind."""
+        if anew:
+            self._behind_ns = None
+        if len(points) and not self.evaluator.is_by_gateway:
+            self._fall_behind(points, behind, heard_ns)
+        if self._behind_ns is None or not np.count_nonzero(self._behind_ns):
+            self.keep_up()
         self.evaluator.behind_ns = self._behind_ns
 
-    def _of_instances(self, behind_ns: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    def _fall_behind(
+        self, points: NDArray[np.int64], behind: Behind, heard_ns: NDArray[np.int64]
+    ) -> None:
+        """An instance is no further behind than any of its points that was heard: no alarm waits
+        for one of several devices."""
         layout = self.layout
-        slots = layout.group_slots
-        of_slot = behind_ns.take(layout.slot_point.take(slots))
-        of_group = np.full(len(layout.group_instance), FOREVER)
-        np.minimum.at(of_group, layout.slot_group.take(slots), of_slot)
-        of_group[of_group == FOREVER] = 0
-        return of_group.take(layout.instance_group) if np.count_nonzero(of_group) else None
+        if _MANY_SHARE * len(points) > layout.point_count:
+            groups = np.flatnonzero(layout.group_start[1:] > layout.group_start[:-1])
+            slots, head = layout.group_slots, layout.group_start.take(groups)
+        else:
+            _, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)
+            groups = np.sort(layout.slot_group.take(slots))
+            groups = groups[seg.heads(groups)] if len(groups) else groups
+            owner, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
+            head = np.flatnonzero(seg.heads(owner)) if len(groups) else groups
+        if len(groups) == 0:
+            return
+        least_ns = np.minimum.reduceat(behind.of(layout.slot_point.take(slots), heard_ns), head)
+        least_ns[least_ns == FOREVER] = 0
+        if self._behind_ns is None:
+            self._behind_ns = np.zeros(len(layout.group_instance), np.int64)
+        self._behind_ns[groups] = least_ns
+
+    def keep_up(self) -> None:
+        """Nobody is behind."""
+        self._behind_ns = self.evaluator.behind_ns = None
+        if self._is_run_behind:
+            self._is_run_behind = False
+            self.state["behind_ns"][:] = 0
+
+    def came_by(self, now_ns: int) -> None:
+        """Nothing came in after now, nor what an open run began with."""
+        behind_ns = self.state["behind_ns"]
+        if np.count_nonzero(behind_ns):
+            at = behind_ns.nonzero()
+            took_ns = np.maximum(now_ns - self.state["since_ns"][at], 0)
+            behind_ns[at] = np.minimum(behind_ns[at], took_ns)
 
     def _tell(self, instances: NDArray[np.int64]) -> None:
         """Tell the evaluator how these instances stand."""

@@ -330,6 +330,11 @@ class RuleSet:
         """The newest time any point was heard at; NEVER before the first row."""
         return int(self._now.heard_ns.max(initial=NEVER))
 
+    def came_by(self, now_ns: int) -> None:
+        """Nothing came in after `now_ns`: what was noted of how long samples took by a clock that
+        was ahead is no more than that. After a start, and when the clock was set back."""
+        self._now.came_by(now_ns)
+
     def forget_after(self, now_ns: int) -> None:
         """The clock was set back to `now_ns`. A time remembered beyond it becomes `now_ns`: left as
         it is, every row until then would be late and no delay would end."""
@@ -340,6 +345,7 @@ class RuleSet:
                 ahead = (column > now_ns) & (column != FOREVER)
                 arrays[name] = np.where(ahead, now_ns, column)
         self.load(arrays)
+        self.came_by(now_ns)
 
     # ------------------------------------------------------------------ judging
 
@@ -644,7 +650,6 @@ class RuleSet:
         self._now.forget_bounds()
         if self._late is not None:
             self._late.forget_bounds()
-        self._now.tell_behind()
         self._held = st.load_held(arrays, self._points)
         forgotten, listened, anew = set[int](), set[int](), set[int]()
         for program in self._programs.all:
@@ -653,6 +658,7 @@ class RuleSet:
             if program.kind.judges is not None:
                 listened.update(program.layout.slot_point[is_heard].tolist())
                 anew.update(program.layout.slot_point[~is_heard].tolist())
+        self._now.tell_behind()
         self._programs.joined -= listened - anew
         untold = {name.decode() for name in arrays.get("afresh/key", np.empty(0, "S1")).tolist()}
         if untold:

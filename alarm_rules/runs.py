@@ -54,9 +54,31 @@ class RunTable:
     ) -> None:
         self.state, self._is_planned, self._behind_ns = state, planned, behind_ns
 
+    def due(self, now_ns: int, swept: slice) -> NDArray[np.int64]:
+        """Keys, of a range of instances, whose delay ends by now."""
+        clock: NDArray[np.int64] | int = now_ns
+        if self._behind_ns is not None:
+            of_run = self.state["behind_ns"].T[:, swept]
+            clock = now_ns - np.minimum(of_run, self._behind_ns[swept])
+        level, at = np.nonzero(self.state["due_ns"].T[:, swept] <= clock)
+        found: NDArray[np.int64] = level * len(self.state) + at + swept.start
+        return found
+
     def clock(self, now_ns: int, instance: NDArray[np.int64] | slice) -> int | NDArray[np.int64]:
-        """Up to when each of these instances is known."""
+        """Up to when each of these instances is known by its samples."""
         return now_ns if self._behind_ns is None else now_ns - self._behind_ns[instance]
+
+    def _began_behind(
+        self, steps: Steps, edges: Edges, last: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """How far behind the instances of these edges are, for the runs that begin there: from the
+        moment on at which they count as begun, which may be later than it was measured."""
+        assert self._behind_ns is not None, "asked where somebody is"
+        step = edges.step.take(last)
+        held_ns = steps.time_ns.take(step) - steps.raw_ns.take(step)
+        behind_ns = self._behind_ns.take(steps.instance.take(step)) - held_ns
+        found: NDArray[np.int64] = np.maximum(behind_ns, 0)
+        return found
 
     def opened(
         self,
@@ -77,7 +99,12 @@ class RunTable:
         floor_ns = state["floor_ns"]
         last_word_ns = floor_ns[instance]
         floor_ns[steps.instance[steps.newest]] = steps.time_ns[steps.newest]
-        known_to_ns = np.maximum(floor_ns[instance], self.clock(now_ns, instance))
+        behind_ns: Any = 0
+        if self._behind_ns is not None:
+            behind_ns = np.minimum(self._of("behind_ns", key), self._behind_ns.take(instance))
+            last = np.append(head[1:], len(edges.key))[: len(head)] - 1
+            behind_ns[: len(head)] = self._began_behind(steps, edges, last)
+        known_to_ns = np.maximum(floor_ns[instance], now_ns - behind_ns)
         end_ns = known_to_ns.copy()
         end_ns[: len(head)] = steps.time_ns[edges.step[head]]
         value, output = self._of("condition", key), self._of("output", key)
@@ -171,6 +198,7 @@ class RunTable:
         rest = slice(len(last), None)  # keys without an edge
         self._column("output")[opened.key[rest]] = opened.output[rest]
         self._column("due_ns")[opened.key[rest]] = FOREVER
+        self._column("behind_ns")[opened.key[rest]] = 0
         if opened.planned is not None:
             self._column("planned")[opened.key[rest]] = opened.planned[rest]
         if len(last) == 0:
@@ -191,6 +219,9 @@ class RunTable:
             waiting |= value & planned & (steps.signals.quality[row] != PLANNED)
         due_ns = np.where(waiting, begun.out.effect_ns[at], FOREVER)
         self._column("due_ns")[key] = due_ns
+        if self._behind_ns is not None:
+            began_ns = self._began_behind(steps, edges, last)
+            self._column("behind_ns")[key] = np.where(due_ns < FOREVER, began_ns, 0)
         return int(due_ns.min(initial=FOREVER))
 
     def keep_steps(self, steps: Steps) -> None:

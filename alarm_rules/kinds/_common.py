@@ -133,6 +133,7 @@ class KindEvaluator:
     """
 
     latest_wins = False
+    is_by_gateway = False
 
     def __init__(self, instances: Columns, slots: Columns | None = None) -> None:
         self.due_ns = FOREVER
@@ -178,7 +179,9 @@ class KindEvaluator:
 
     def clock(self, now_ns: int, instances: NDArray[np.int64] | slice) -> NDArray[np.int64] | int:
         """Up to when each of these instances is known."""
-        return now_ns if self.behind_ns is None else now_ns - self.behind_ns[instances]
+        if self.behind_ns is None:
+            return now_ns
+        return now_ns - self.behind_ns[self.layout.instance_group[instances]]
 
     def settled(self, instances: NDArray[np.int64], busy: NDArray[np.bool_]) -> None:
         """Nothing follows from an alarm, unless a subclass says so."""

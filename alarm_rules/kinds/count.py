@@ -117,6 +117,7 @@ class CountEvaluator:
     """Where everybody is, and the sum for each area."""
 
     latest_wins = True
+    is_by_gateway = True
 
     def __init__(self, _width: int) -> None:
         self.due_ns = FOREVER

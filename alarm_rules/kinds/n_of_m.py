@@ -189,6 +189,7 @@ class NOfMEvaluator(KindEvaluator):
     """The last vote of every sensor, and the counts of each group."""
 
     latest_wins = True
+    is_by_gateway = True
 
     def __init__(self, _width: int) -> None:
         super().__init__(

@@ -155,6 +155,7 @@ class OfflineEvaluator:
     """Keeps no time of its own but the birth of each instance: the core knows who was heard."""
 
     latest_wins = False
+    is_by_gateway = True
 
     def __init__(self, _width: int) -> None:
         self.due_ns = FOREVER

@@ -342,14 +342,16 @@ class Evaluator(Protocol):
 
     instances, slots: the evaluator's tables, one row per instance and per (group, input, point).
     due_ns: the next time `timers` has something to say; FOREVER for none.
-    behind_ns: by instance, how much later than others its samples come in; None: nobody's do.
+    behind_ns: by group, how much later than others its samples come in; None: nobody's do.
     Written by the core; `timers` that conclude from what was not heard go by that clock.
+    is_by_gateway: `timers` speak at the time of the gateway, and all delays go by it too.
     """
 
     instances: Columns
     slots: Columns
     due_ns: int
     behind_ns: NDArray[np.int64] | None
+    is_by_gateway: bool
     latest_wins: bool
 
     def configure(

@@ -192,6 +192,7 @@ class Judge:
         offset, arrays = checkpoint
         try:
             self.rules.load(arrays)
+            self.rules.came_by(self.now_ns())
         except (GatewayError, KeyError, ValueError, IndexError) as error:
             self.counters.count("checkpoint_unusable")
             log.warning("the saved rule state cannot be used, timers start afresh: %s", error)
@@ -482,6 +483,7 @@ class Judge:
         self._is_ahead = False
         self._told_ns = 0
         self._known.not_beyond(now_ns)
+        self.rules.came_by(now_ns)
         believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
         if self._newest_ns() <= believed_ns:
             return

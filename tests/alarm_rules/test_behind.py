@@ -12,7 +12,9 @@ import pytest
 
 from alarm_rules.behind import BEHIND_MIN_NS, Behind
 from alarm_rules.kinds import deviation, limit, offline
+from alarm_rules.program import Program
 from alarm_rules.ruleset import RuleSet
+from gateway.contract.rule_kind import FOREVER, NEVER
 from gateway.model.batch import Batch
 from gateway.model.point import Point, PointTable
 from gateway.model.rule import GroupBy, Rule, Selector
@@ -22,6 +24,10 @@ KINDS = {k.KIND.name: k.KIND for k in (deviation, limit, offline)}
 GAS = Rule(
     "gas", "limit", {"value": Selector(quantity="methane")}, {"levels": {"H": 1.0}},
     on_delay_s=5.0, off_delay_s=3.0,
+)  # fmt: skip
+BOTH = Rule(
+    "both", "deviation", {"value": Selector(ids=("p0",)), "reference": Selector(ids=("p1",))},
+    {"levels": {"H": 1.0}}, on_delay_s=5.0, group_by=GroupBy.SITE,
 )  # fmt: skip
 BEYOND, BACK = 2.0, 0.0
 
@@ -96,11 +102,7 @@ def test_others_wait_for_nobody_who_is_behind() -> None:
     ("other_late_s", "found_s"), [(0.0, 1_000.0), (10.0, 1_000.0), (997.0, 1_002.0), (1_000, 1_005)]
 )
 def test_an_instance_is_no_further_behind_than_any_of_its_points(other_late_s, found_s) -> None:
-    both = Rule(
-        "both", "deviation", {"value": Selector(ids=("p0",)), "reference": Selector(ids=("p1",))},
-        {"levels": {"H": 1.0}}, on_delay_s=5.0, group_by=GroupBy.SITE,
-    )  # fmt: skip
-    rules = rules_of(both)
+    rules = rules_of(BOTH)
     assert told(rules, 1_000, (1, 0.0, other_late_s, BACK)) == []
     found = told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND))
     if found_s > 1_000:
@@ -173,17 +175,101 @@ def test_a_point_that_joins_meanwhile_and_a_rule_that_is_edited_change_nothing_i
 
 
 def test_history_that_is_skipped_as_quiet_says_who_is_behind_too() -> None:
-    behind = Behind()
-    behind.grow(2)
+    behind, heard_ns = Behind(), np.full(3, NEVER)
+    behind.grow(3)
     point, seconds = np.array([0, 1]), np.array([3, 0]) * NS_PER_S
-    assert behind.of_heard(at_ns(0) + seconds) is None
-    assert behind.put(point, seconds)
-    of_heard = behind.of_heard(np.array([at_ns(0), at_ns(0)]))
-    assert of_heard is not None
-    assert of_heard.tolist() == [3 * NS_PER_S, 0]
-    assert behind.put(point, seconds * 0)
-    assert behind.of_heard(at_ns(0) + seconds) is None
-    assert not behind.put(point, np.full(2, BEHIND_MIN_NS))
+    assert not len(behind.put(point, np.full(2, BEHIND_MIN_NS)))
+    assert behind.put(point, seconds).tolist() == [0, 1]
+    assert behind.of(np.arange(3), heard_ns).tolist() == [3 * NS_PER_S, 0, FOREVER]
+    assert not len(behind.put(point, seconds)), "nothing new"
+    assert behind.put(point, seconds * 0).tolist() == [0]
+    assert not behind.is_any
+
+
+@pytest.mark.parametrize("through", ["came_by", "forget_after", "restart"])
+def test_a_clock_that_was_ahead_puts_nobody_behind_for_longer_than_since_the_sample(
+    through,
+) -> None:
+    """It was set back from 3,600 s to 0.5 s, and the point says nothing more."""
+    rules = rules_of()
+    assert told(rules, 3_600, (0, 0.0, 3_600.0, BEYOND)) == []
+    if through == "restart":
+        saved, rules = rules.save(), rules_of()
+        rules.load(saved)
+    if through == "forget_after":
+        rules.forget_after(at_ns(0.5))
+    else:
+        rules.came_by(at_ns(0.5))
+    assert told(rules, 5.4) == []
+    assert told(rules, 5.5) == [("p0", 1, 5.0)]
+
+
+@pytest.mark.parametrize("step_s", [0.001, 0.1, 0.9])
+def test_whoever_falls_further_behind_is_waited_for_no_longer_than_the_delay(step_s) -> None:
+    """What it measures comes in more slowly than it is measured: a thin link, a clock that creeps."""
+    rules = rules_of()
+    found = told(rules, 1_000, (0, 0.0, 1_000.0, BEYOND))
+    for second in range(1, 5):
+        found += told(rules, 1_000 + second, (0, step_s * second, 1_000.0 + second, BEYOND))
+        found += told(rules, 1_000.9 + second)
+    assert found == []
+    assert told(rules, 1_005) == [("p0", 1, 5.0)]
+
+
+def test_what_began_later_than_it_was_measured_is_waited_for_from_its_receipt_too() -> None:
+    """The off-delay began at the alarm, which came after the sample that ended it."""
+    rules = rules_of()
+    assert told(rules, 0, (0, 0.0, 0.0, BEYOND)) == []
+    assert told(rules, 8) == [("p0", 1, 5.0)]
+    assert told(rules, 9, (0, 1.0, 9.0, BACK)) == []
+    assert told(rules, 11.9) == []
+    assert told(rules, 12) == [("p0", 0, 8.0)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_point_heard_for_the_first_time_keeps_its_instance_with_the_others(together) -> None:
+    rules = rules_of(BOTH)
+    rows = [(0, 0.0, 1_000.0, BEYOND), (1, 1_000.0, 1_000.0, BACK)]
+    if together:
+        assert told(rules, 1_000, *rows) == []
+    else:
+        assert told(rules, 1_000, rows[0]) == []
+        assert told(rules, 1_000, rows[1]) == []
+    assert told(rules, 1_004.9) == []
+    assert told(rules, 1_005) == [("p0", 1, 1_005.0)]
+
+
+@pytest.mark.parametrize(
+    ("late_s", "found_s"), [(0.0, 3_605.0), (3_500.0, 3_605.0), (3_604.0, 3_605.0)]
+)
+def test_what_the_clock_of_the_gateway_says_is_delayed_by_that_clock(late_s, found_s) -> None:
+    silent = Rule(
+        "silent", "offline", GAS.inputs, {"scope": "point", "max_age_s": 3_600.0}, on_delay_s=5.0
+    )
+    rules = rules_of(silent, points=1)
+    assert told(rules, late_s, (0, 0.0, late_s, BACK)) == []
+    assert told(rules, found_s - 0.1) == []
+    assert told(rules, found_s) == [("p0", 1, 3_605.0)]
+
+
+def test_others_are_judged_at_one_go_beside_one_that_is_behind(monkeypatch) -> None:
+    """Only what waits for whoever is behind, and what is behind, is judged in order."""
+    in_order = []
+    monkeypatch.setattr(
+        Program,
+        "_in_order",
+        lambda *a, _do=Program._in_order, **k: in_order.append(1) or _do(*a, **k),
+    )
+    rules = rules_of(replace(GAS, on_delay_s=0.0, off_delay_s=0.0), points=400)
+    told(rules, 10, (7, 0.0, 10.0, BACK))
+    ticks = [
+        [(p, s + p / 1e3, s + 0.5, BACK if s % 2 else BEYOND) for p in range(400)] for s in (11, 12)
+    ]
+    for rows in ticks:
+        told(rules, rows[0][2], *[row for row in rows if row[0] != 7])
+    assert not in_order
+    told(rules, 13, (7, 3.0, 13.0, BEYOND))
+    assert in_order
 
 
 @pytest.mark.parametrize("counts", [(3, 3), (3, 4)], ids=["alike", "of any length"])
