@@ -9,9 +9,9 @@ came in. So an on-delay of 5 s has not ended at 10:07:30, and never does here. J
 of the gateway every crossing of a moment in a backlog would raise an alarm, if the sample that
 ended it is in the next message, and a delay would mean nothing to a device whose clock is slow.
 
-**No alarm waits for longer than its own delay, counted from the receipt of the sample that began
-it**, whatever comes in meanwhile: a run keeps how far behind its instance was when it began, and is
-never behind by more (program.py).
+**No on- or off-delay takes longer than it says, counted from the receipt of the sample that began
+it** (of the newest one judged together with that), whatever comes in meanwhile: a run keeps how far
+behind its instance was when it began, and is never behind by more (program.py).
 
 Not here: what a program does with it (program.py, `fall_behind`); samples older than what was
 judged of their point (lane.py, `LateLane`).
@@ -31,6 +31,9 @@ BEHIND_MIN_NS = 1_000_000_000
 (engineering: a poll and a network; the shortest delays of the statutes are seconds)."""
 
 _NOBODY = np.empty(0, np.int64)
+_CAME_AFTER_MAX_NS = 5_000_000_000
+"""Rows in hand came in no longer after the time up to which all is known (engineering: as long as a
+row on its way to the disk may hold the clock); a receipt beyond it is of a clock that was ahead."""
 
 
 class Behind:
@@ -47,30 +50,39 @@ class Behind:
         self.by_point = np.concatenate([self.by_point, np.zeros(extra, np.int64)])
         self._is_spoken = np.concatenate([self._is_spoken, np.zeros(extra, np.bool_)])
 
-    def note(self, rows: Rows | Backlog, lateness_ns: int) -> NDArray[np.int64]:
+    def note(self, rows: Rows | Backlog, now_ns: int, lateness_ns: int) -> NDArray[np.int64]:
         """How long the newest row of each point took to come in, for the first time. What waits for
         a lateness anyway is behind by the rest. Returns the points of which something changed."""
         if not len(rows):
             return _NOBODY
         if isinstance(rows, Backlog):
-            took_ns = rows.lasts(rows.batch.received_time_ns) - rows.newest_ns
-            return self.put(rows.points, took_ns - lateness_ns)
+            received_ns = rows.lasts(rows.batch.received_time_ns)
+            return self.put(rows.points, rows.newest_ns + lateness_ns, received_ns, now_ns)
         if not self.is_any:  # mostly one look says that nobody is
             tick, came_ns = rows.tick, int(np.maximum.reduce(rows.received_ns))
             oldest_ns = int(np.minimum.reduce(rows.time_ns)) if tick is None else tick.oldest_ns
             if came_ns - oldest_ns <= BEHIND_MIN_NS:
                 return _NOBODY
-        point, took_ns = rows.point, rows.received_ns - rows.time_ns
-        is_new = rows.time_ns > rows.heard_ns
+        point, time_ns, received_ns = rows.point, rows.time_ns, rows.received_ns
+        is_new = time_ns > rows.heard_ns
         if rows.span is None:  # of one point the newest row is the last one
-            order = np.lexsort((-took_ns, rows.time_ns))
-            point, took_ns, is_new = point.take(order), took_ns.take(order), is_new.take(order)
+            order = np.lexsort((-received_ns, time_ns))
+            point, time_ns = point.take(order), time_ns.take(order)
+            received_ns, is_new = received_ns.take(order), is_new.take(order)
         if np.count_nonzero(is_new) < len(is_new):
-            point, took_ns = point[is_new], took_ns[is_new]
-        return self.put(point, took_ns - lateness_ns)
+            point, time_ns, received_ns = point[is_new], time_ns[is_new], received_ns[is_new]
+        return self.put(point, time_ns + lateness_ns, received_ns, now_ns)
 
-    def put(self, point: NDArray[np.int64], took_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    def put(
+        self,
+        point: NDArray[np.int64],
+        time_ns: NDArray[np.int64],
+        received_ns: NDArray[np.int64],
+        now_ns: int,
+    ) -> NDArray[np.int64]:
         """Of one point that is named twice the last counts."""
+        took_ns = np.minimum(received_ns, now_ns + _CAME_AFTER_MAX_NS)
+        took_ns -= time_ns
         if not self.is_any and np.maximum.reduce(took_ns, initial=0) <= BEHIND_MIN_NS:
             return _NOBODY
         before, is_first = self.by_point.take(point), ~self._is_spoken.take(point)

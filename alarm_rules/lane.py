@@ -258,12 +258,16 @@ class Lane:
         return found
 
     def note_quiet(
-        self, point: NDArray[np.int64], last_ns: NDArray[np.int64], received_ns: NDArray[np.int64]
+        self,
+        point: NDArray[np.int64],
+        last_ns: NDArray[np.int64],
+        received_ns: NDArray[np.int64],
+        now_ns: int,
     ) -> None:
         """These were heard up to then, later than ever before, and had nothing to say."""
         self._stretches.clear()
         self.heard_ns[point] = self.usable_ns[point] = last_ns
-        self._tell_behind(self._behind.put(point, received_ns - last_ns))
+        self._tell_behind(self._behind.put(point, last_ns, received_ns, now_ns))
 
     def worst(self, quality: NDArray[np.uint8]) -> int:
         """Of one or more. Mostly all are good, which is seen quickest as memory."""
@@ -352,7 +356,7 @@ class Lane:
         found: list[Batch] = []
         times, lateness_ns = self.times(now_ns), now_ns - known_to_ns
         stream, waiting, layer = rows, list[Rows](), 0
-        self._note_behind(rows, lateness_ns)
+        self._note_behind(rows, now_ns, lateness_ns)
         for program in self.programs:
             if program.layer != layer:
                 layer = program.layer
@@ -362,7 +366,7 @@ class Lane:
                 batch = self._derived_batch(program, derived)
                 found.append(batch)
                 waiting.append(self.rows(batch, batch.source_time_ns)[0])
-                self._note_behind(waiting[-1], lateness_ns)
+                self._note_behind(waiting[-1], now_ns, lateness_ns)
         self._note_heard(_with(stream, waiting))
         return found
 
@@ -386,9 +390,9 @@ class Lane:
             received_time_ns=derived.received_ns[declared],
         )
 
-    def _note_behind(self, rows: Rows | Backlog, lateness_ns: int) -> None:
+    def _note_behind(self, rows: Rows | Backlog, now_ns: int, lateness_ns: int) -> None:
         if self._has_clock:
-            self._tell_behind(self._behind.note(rows, lateness_ns))
+            self._tell_behind(self._behind.note(rows, now_ns, lateness_ns))
 
     def _tell_behind(self, points: NDArray[np.int64]) -> None:
         if len(points):

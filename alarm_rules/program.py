@@ -679,6 +679,9 @@ class Program:
             self._fall_behind(points, behind, heard_ns)
         if self._behind_ns is None or not np.count_nonzero(self._behind_ns):
             self.keep_up()
+        elif self._is_run_behind:  # who has caught up waits no longer, whoever else is behind
+            caught = self._behind_ns.take(self.layout.instance_group) == 0
+            self.state["behind_ns"][caught] = 0
         self.evaluator.behind_ns = self._behind_ns
 
     def _fall_behind(

@@ -345,7 +345,6 @@ class RuleSet:
                 ahead = (column > now_ns) & (column != FOREVER)
                 arrays[name] = np.where(ahead, now_ns, column)
         self.load(arrays)
-        self.came_by(now_ns)
 
     # ------------------------------------------------------------------ judging
 
@@ -374,7 +373,7 @@ class RuleSet:
             self._gaps.note(rows.rows)
         derived = self._now.judge(rows, now_ns, known_to_ns)
         if quiet is not None:
-            self._now.note_quiet(quiet.point, quiet.last_ns, quiet.received_ns)
+            self._now.note_quiet(quiet.point, quiet.last_ns, quiet.received_ns, now_ns)
         found = self._now.finish(now_ns, known_to_ns)
         self._judge_levels(found, joined, now_ns, known_to_ns)
         self._known_to_ns = max(self._known_to_ns, known_to_ns)

@@ -374,7 +374,8 @@ class Judge:
                 return
         if self._is_ahead:
             came_ns = min(now_ns, int(batch.received_time_ns.min()))
-            self._forget_the_future(came_ns - self.clock_tolerance_ns)  # its device may be slow
+            # its device may be slow
+            self._forget_the_future(came_ns - self.clock_tolerance_ns, came_ns=came_ns)
         known_ns = await self._known_to_ns(batch)
         await self._judge(batch, known_ns, span=span, at_once=at_once)
 
@@ -477,13 +478,14 @@ class Judge:
         """The latest moment anything remembered tells of."""
         return max(self.book.newest_judged_ns(), self.rules.newest_heard_ns())
 
-    def _forget_the_future(self, now_ns: int) -> None:
+    def _forget_the_future(self, now_ns: int, *, came_ns: int | None = None) -> None:
         """Nothing remembered may lie in the future: every row from now on would be late, and
-        nothing would alarm until the clock has caught up."""
+        nothing would alarm until the clock has caught up. `came_ns`: by when all came in, if that
+        is not now."""
         self._is_ahead = False
         self._told_ns = 0
         self._known.not_beyond(now_ns)
-        self.rules.came_by(now_ns)
+        self.rules.came_by(now_ns if came_ns is None else came_ns)
         believed_ns = now_ns + self.clock_tolerance_ns  # so far ahead a device's clock may be
         if self._newest_ns() <= believed_ns:
             return

@@ -194,7 +194,7 @@ def _forget_nothing(_real: Any) -> Any:
 
 
 def _nobody_is_behind(_real: Any) -> Any:
-    return lambda _self, _rows, _lateness_ns: np.empty(0, np.int64)
+    return lambda _self, _rows, _now_ns, _lateness_ns: np.empty(0, np.int64)
 
 
 def _take_the_log_away(real: Any) -> Any:
