@@ -28,7 +28,7 @@ from gateway.contract.rule_kind import FOREVER, NEVER, Rows
 
 BEHIND_MIN_NS = 1_000_000_000
 """A sample that came in so soon after it was measured is as good as one that came in at once
-(engineering: a poll and a network; the shortest delays of the statutes are seconds)."""
+(engineering: a poll and a network; the shortest delay in the packs is 5 s)."""
 
 _NOBODY = np.empty(0, np.int64)
 _CAME_AFTER_MAX_NS = 60_000_000_000

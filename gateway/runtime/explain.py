@@ -371,16 +371,13 @@ def _judge(
     arrays = judging.rules.save()
     states, behind_ns = _states(arrays), _behind(arrays)
     for matched in found.matched:
-        members = [point for points in matched.inputs.values() for point in points]
-        heard_ns = [behind_ns[point] for point in members if point in behind_ns]
         for state in matched.states:
-            known_ns = at_ns - min(heard_ns, default=0)
-            _fill(state, states.get(state["alarm_key"], {}), known_ns)
+            _fill(state, states.get(state["alarm_key"], {}), at_ns)
     if behind_ns.get(found.options.point):
         found.notes.append(
             f"the newest sample of {found.options.point} came in "
-            f"{span(behind_ns[found.options.point] / NS_PER_S)} after it was measured: delays on "
-            "it end by so much later"
+            f"{span(behind_ns[found.options.point] / NS_PER_S)} after it was measured: delays "
+            "that go by its samples end by so much later"
         )
     keys = {state["alarm_key"] for each in found.matched for state in each.states}
     found.events = [event for event in found.events if event.alarm.alarm_key in keys]
@@ -402,20 +399,28 @@ def _states(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for row, key in enumerate(keys.tolist()):
             found[key.decode()] = {
                 column: arrays[f"{prefix}{column}"][row].tolist()
-                for column in ("condition", "output", "since_ns", "cause", "quality", "planned")
+                for column in (
+                    "condition",
+                    "output",
+                    "since_ns",
+                    "cause",
+                    "quality",
+                    "planned",
+                    "behind_ns",
+                )
                 if f"{prefix}{column}" in arrays
             }
     return found
 
 
-def _fill(state: dict[str, Any], core: Mapping[str, Any], known_ns: int) -> None:
-    """One instance in words of its levels: what holds, since when, how long to go. `known_ns`: up
-    to when it is known."""
+def _fill(state: dict[str, Any], core: Mapping[str, Any], at_ns: int) -> None:
+    """One instance in words of its levels: what holds, since when, how long to go."""
     levels = []
     for number_, level in enumerate(state.pop("levels")):
         condition = bool(core["condition"][number_]) if core else False
         active = bool(core["output"][number_]) if core else False
         since_ns = int(core["since_ns"][number_]) if core else 0
+        behind_ns = int(core["behind_ns"][number_]) if core else 0
         delay_ns = (state["on_delay_ns"] if condition else state["off_delay_ns"])[number_]
         levels.append(
             {
@@ -430,7 +435,7 @@ def _fill(state: dict[str, Any], core: Mapping[str, Any], known_ns: int) -> None
                 "since_ns": since_ns if condition or since_ns else None,
                 "since": rfc3339(since_ns) if condition or since_ns else None,
                 "value": number(core["cause"][number_]) if core else None,
-                "left_s": (since_ns + delay_ns - known_ns) / NS_PER_S
+                "left_s": (since_ns + delay_ns + behind_ns - at_ns) / NS_PER_S
                 if condition != active
                 else None,
             }

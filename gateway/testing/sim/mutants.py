@@ -190,7 +190,7 @@ def _says_nothing(_real: Any) -> Any:
 
 
 def _forget_nothing(_real: Any) -> Any:
-    return lambda _self, _now_ns: None
+    return lambda _self, _now_ns, **_rest: None
 
 
 def _nobody_is_behind(_real: Any) -> Any:
