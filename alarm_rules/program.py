@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from alarm_rules import segments as seg
 from alarm_rules.backlog import Backlog
-from alarm_rules.behind import Behind
+from alarm_rules.behind import Behind, Lag
 from alarm_rules.broad import PIECE, tick_range
 from alarm_rules.dense import Tick, is_dense, tick
 from alarm_rules.few import Cells, Row, TickOfFew, rows_of
@@ -71,9 +71,6 @@ page of them is given by the system anew."""
 
 _FEW = 1 << 8
 """Instances that cost less than the calls that look at them."""
-
-_MANY_SHARE = 8
-"""Where one of so many points changed, to look at all is no slower than to look them up."""
 
 ONE_BY_ONE_MAX = 64
 """Instances that speak, and delays that end: of both together 40 are a seventh quicker in plain
@@ -140,8 +137,7 @@ class Program:
         self._early: list[Changes] = []  # found before `finish`
         self._instance_of: NDArray[np.int64] | None = None  # by point, -1 for none; of a `Banded`
         self.is_dense_allowed = True  # a test tells its ticks with and without
-        self._behind_ns: NDArray[np.int64] | None = None  # by group, if one is
-        self._is_run_behind = False  # an open run waits that began behind
+        self._lag = Lag(self.state, self.layout)
         self._is_planned = False  # calibration plays a part in some open run or output
         self._only_slot: NDArray[np.int64] | None = None  # by point, if none has two here
         self._is_straight = False  # points, slots, groups and instances have the same numbers
@@ -205,7 +201,7 @@ class Program:
         if self._instance_of is None or not self._is_simple:
             return False
         instance = self._instance_of.take(backlog.points)
-        if not self._are_with_us(instance):
+        if not self._lag.is_of_none(instance):
             return False
         common = evaluator.common_band(backlog.points)
         if common is None:
@@ -338,14 +334,7 @@ class Program:
     def _is_simple(self) -> bool:
         """Whether rows that need no order may be taken in without one, but for those of who is
         behind."""
-        return self.is_dense_allowed and not self._is_planned and not self._is_run_behind
-
-    def _are_with_us(self, instance: NDArray[np.int64]) -> bool:
-        """Whether none of these instances (-1: none) is behind."""
-        if self._behind_ns is None:
-            return True
-        behind_ns = self._behind_ns.take(self.layout.instance_group.take(instance))
-        return not np.count_nonzero(behind_ns[instance >= 0])
+        return self.is_dense_allowed and not self._is_planned and not self._lag.is_waited_for
 
     # ------------------------------------------------------------------ changes out
 
@@ -374,7 +363,7 @@ class Program:
         signals = merged(parts, self.width)
         if np.count_nonzero(signals.quality) and (signals.quality == PLANNED).any():
             self._is_planned = True
-        is_simple = self._is_simple and self._are_with_us(signals.instance)
+        is_simple = self._is_simple and self._lag.is_of_none(signals.instance)
         if is_simple and is_dense(signals, self.state):
             changes = self._tick(signals, now_ns, swept=swept)
             return chained([*early, changes] if changes is not None else early)
@@ -404,8 +393,9 @@ class Program:
         """Take in what the chosen rows say, if they are a tick by themselves; else what that is."""
         is_alone = not (self._signals or self._early)
         is_alone = is_alone and self._is_simple
-        if self._behind_ns is not None:
-            is_alone &= self._are_with_us(rows.point if chosen is None else rows.point.take(chosen))
+        if self._lag.is_any:
+            point = rows.point if chosen is None else rows.point.take(chosen)
+            is_alone = is_alone and self._lag.is_of_none(point)
         if chosen is not None:
             count = len(chosen) + self._waiting.count(now_ns)
             if is_alone and self._has_few and count <= ONE_BY_ONE_MAX:
@@ -548,9 +538,7 @@ class Program:
     def _in_order(self, signals: Signals, now_ns: int, *, swept: bool) -> Changes | None:
         """Whatever was said, as often as it was said; by pieces that a cache holds, each a range of
         instances."""
-        instance, every, behind_ns = signals.instance, len(self.state), self._behind_ns
-        if behind_ns is not None:
-            behind_ns = behind_ns.take(self.layout.instance_group)
+        instance, every, behind_ns = signals.instance, len(self.state), self._lag.by_instance()
         runs = RunTable(self.state, planned=self._is_planned, behind_ns=behind_ns)
         begins = np.unique(np.append(0, instance[_PIECE::_PIECE]))
         rows = np.append(np.searchsorted(instance, begins), len(instance))
@@ -564,7 +552,7 @@ class Program:
             due = self._due(runs, steps, now_ns, slice(int(begins[n]), end) if swept else None)
             found.append(self._apply(runs, steps, edges, due, now_ns))
         if behind_ns is not None:
-            self._is_run_behind = bool(np.count_nonzero(self.state["behind_ns"]))
+            self._lag.look()
         return chained([changes for changes in found if changes is not None])
 
     def _due(
@@ -606,7 +594,7 @@ class Program:
         delay_ns = np.where(condition, state["on_ns"], state["off_ns"])
         state["due_ns"][:] = np.where(waiting, state["since_ns"] + delay_ns, FOREVER)
         state["behind_ns"][~waiting] = 0
-        self._is_run_behind = bool(np.count_nonzero(state["behind_ns"]))
+        self._lag.look()
 
     def _column(self, name: str) -> NDArray[Any]:
         """A column of the state by key: a view, to write into."""
@@ -674,53 +662,19 @@ class Program:
     ) -> None:
         """Of these points something changed; `anew`: nobody else is behind."""
         if anew:
-            self._behind_ns = None
-        if len(points) and not self.evaluator.is_by_gateway:
-            self._fall_behind(points, behind, heard_ns)
-        if self._behind_ns is None or not np.count_nonzero(self._behind_ns):
-            self.keep_up()
-        elif self._is_run_behind:  # who has caught up waits no longer, whoever else is behind
-            caught = self._behind_ns.take(self.layout.instance_group) == 0
-            self.state["behind_ns"][caught] = 0
-        self.evaluator.behind_ns = self._behind_ns
-
-    def _fall_behind(
-        self, points: NDArray[np.int64], behind: Behind, heard_ns: NDArray[np.int64]
-    ) -> None:
-        """An instance is no further behind than any of its points that was heard: no alarm waits
-        for one of several devices."""
-        layout = self.layout
-        if _MANY_SHARE * len(points) > layout.point_count:
-            groups = np.flatnonzero(layout.group_start[1:] > layout.group_start[:-1])
-            slots, head = layout.group_slots, layout.group_start.take(groups)
-        else:
-            _, slots = seg.gather_lists(layout.point_start, layout.point_slots, points)
-            groups = np.sort(layout.slot_group.take(slots))
-            groups = groups[seg.heads(groups)] if len(groups) else groups
-            owner, slots = seg.gather_lists(layout.group_start, layout.group_slots, groups)
-            head = np.flatnonzero(seg.heads(owner)) if len(groups) else groups
-        if len(groups) == 0:
-            return
-        least_ns = np.minimum.reduceat(behind.of(layout.slot_point.take(slots), heard_ns), head)
-        least_ns[least_ns == FOREVER] = 0
-        if self._behind_ns is None:
-            self._behind_ns = np.zeros(len(layout.group_instance), np.int64)
-        self._behind_ns[groups] = least_ns
+            self._lag.by_group = None
+        if not self.evaluator.is_by_gateway:
+            self._lag.note(points, behind, heard_ns)
+        self.evaluator.behind_ns = self._lag.by_group
 
     def keep_up(self) -> None:
         """Nobody is behind."""
-        self._behind_ns = self.evaluator.behind_ns = None
-        if self._is_run_behind:
-            self._is_run_behind = False
-            self.state["behind_ns"][:] = 0
+        self._lag.keep_up()
+        self.evaluator.behind_ns = None
 
     def came_by(self, now_ns: int) -> None:
         """Nothing came in after now, nor what an open run began with."""
-        behind_ns = self.state["behind_ns"]
-        if np.count_nonzero(behind_ns):
-            at = behind_ns.nonzero()
-            took_ns = np.maximum(now_ns - self.state["since_ns"][at], 0)
-            behind_ns[at] = np.minimum(behind_ns[at], took_ns)
+        self._lag.came_by(now_ns)
 
     def _tell(self, instances: NDArray[np.int64]) -> None:
         """Tell the evaluator how these instances stand."""
