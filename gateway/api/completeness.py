@@ -1,20 +1,18 @@
-"""Completeness over the wire: the ledger's account as JSON, and its route.
+"""Completeness over the wire: the ledger's account as JSON.
 
 Every row balances: `due = got + sum(gaps)`, `minutes_due = minutes_online + sum(dark)`, and for
 each consumer the rows received are `has + sum(missing)`. Reasons are the words of
 `gateway.ledger.settle.Reason`; the console knows what to call them.
 
-Not here: how an account is made (gateway.ledger), the other routes (routes.py).
+Not here: how an account is made (gateway.ledger), its route (routes.py).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import Field
 
-from gateway.api.routes import UNAVAILABLE, Link, ask
 from gateway.api.wire import Wire
 from gateway.ledger.account import Account, Request, Row
 
@@ -23,8 +21,6 @@ DAYS_MAX = 400
 SPAN_MS_MAX = DAYS_MAX * 86_400_000
 BINS_MAX = 400
 CELLS_MAX = 40_000  # rows x bins of one answer: the core makes it, and has better things to do
-
-router = APIRouter(prefix="/api", responses=UNAVAILABLE)
 
 
 class CompletenessQuery(Wire):
@@ -128,16 +124,3 @@ def _row(row: Row) -> CompletenessRow:
         ],
         strip=row.strip,
     )
-
-
-@router.get("/completeness", response_model=Completeness, tags=["completeness"])
-async def read_completeness(link: Link, query: Annotated[CompletenessQuery, Query()]) -> Response:
-    """What was expected, received, judged, stored and forwarded, and why the rest was not."""
-    if query.from_ms >= query.to_ms:
-        raise HTTPException(422, "from_ms must be before to_ms")
-    if query.to_ms - query.from_ms > SPAN_MS_MAX:
-        raise HTTPException(422, f"at most {DAYS_MAX} days")
-    if query.limit * query.bins > CELLS_MAX:
-        raise HTTPException(422, f"limit x bins at most {CELLS_MAX}")
-    body = await ask(link, "completeness", query.encoded())
-    return Response(body, media_type="application/json")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from pydantic import Field
 
+from gateway.api import completeness as account
 from gateway.api import wire
 from gateway.api.client import LinkClient
 from gateway.model.errors import Refused, Unavailable
@@ -137,6 +138,20 @@ async def read_history(link: Link, query: Annotated[wire.HistoryQuery, Query()])
     if query.from_ms >= query.to_ms:
         raise HTTPException(422, "from_ms must be before to_ms")
     return _json(await ask(link, "history", query.encoded()))
+
+
+@router.get("/completeness", response_model=account.Completeness, tags=["completeness"])
+async def read_completeness(
+    link: Link, query: Annotated[account.CompletenessQuery, Query()]
+) -> Response:
+    """What was expected, received, judged, stored and forwarded, and why the rest was not."""
+    if query.from_ms >= query.to_ms:
+        raise HTTPException(422, "from_ms must be before to_ms")
+    if query.to_ms - query.from_ms > account.SPAN_MS_MAX:
+        raise HTTPException(422, f"at most {account.DAYS_MAX} days")
+    if query.limit * query.bins > account.CELLS_MAX:
+        raise HTTPException(422, f"limit x bins at most {account.CELLS_MAX}")
+    return _json(await ask(link, "completeness", query.encoded()))
 
 
 @router.get("/alarms", response_model=wire.AlarmsFrame, tags=["alarms"])

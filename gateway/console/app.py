@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from gateway.api import completeness, routes
+from gateway.api import routes
 from gateway.api.client import LinkClient
 from gateway.console.guard import Guard
 from gateway.console.hub import Hub
@@ -67,7 +67,6 @@ def build_app(link: LinkClient, settings: ConsoleSettings | None = None) -> Fast
     _join(link, hub)
     app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts)
     app.include_router(routes.router)
-    app.include_router(completeness.router)
     app.include_router(screens.router)
     app.router.routes.append(WebSocketRoute("/ws", live))
     app.router.routes.append(Mount("/static", StaticFiles(directory=STATIC)))
