@@ -75,6 +75,10 @@ READ_ROWS_MAX = 20_000
 DERIVED_TIMEOUT_S = 2.0  # what is stored may wait; what is judged may not
 VERDICTS_MAX = 20_000  # judged and not lived through: beyond it nothing more is read
 UNFINISHED_MAX_S = 15.0  # without a moment in which a checkpoint could be taken
+SOONER_MAX = 16
+"""The first checkpoint after a start comes so many times sooner than others do, the next ones at
+twice the distance each: power that comes and goes every second must not leave more to be judged
+again each time (engineering)."""
 
 
 @dataclass
@@ -222,13 +226,15 @@ class Judge:
             await self.restore()
             self._failed = False
         self.status("judging")
-        next_checkpoint_s = self.monotonic_s() + self.checkpoint_interval_s
+        interval_s = self.checkpoint_interval_s / SOONER_MAX
+        next_checkpoint_s = self.monotonic_s() + interval_s
         try:
             while True:
                 await self._step()
                 if self.monotonic_s() >= next_checkpoint_s:
                     await self.checkpoint()
-                    next_checkpoint_s = self.monotonic_s() + self.checkpoint_interval_s
+                    interval_s = min(2 * interval_s, self.checkpoint_interval_s)
+                    next_checkpoint_s = self.monotonic_s() + interval_s
         except asyncio.CancelledError:
             await self.checkpoint()
             raise
