@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 = any free one")
     parser.add_argument("--stay", action="store_true", help="do not end when the parent ends")
+    parser.add_argument("--parent", type=int, default=0, metavar="PID", help="end when it ends")
     parser.add_argument("--language", choices=LANGUAGES, default="zh_CN")
     parser.add_argument("--time-zone", default="Asia/Shanghai")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME")
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=chosen.log_level, format="%(levelname)s %(name)s: %(message)s"
     )
-    address = Address(chosen.host, chosen.port, chosen.stay)
+    address = Address(chosen.host, chosen.port, chosen.stay, chosen.parent)
     settings = ConsoleSettings(
         language=chosen.language,
         time_zone=chosen.time_zone,

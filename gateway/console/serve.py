@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -41,10 +41,14 @@ class Address:
     host: str = "127.0.0.1"
     port: int = 0
     stay: bool = False  # go on when the process that started this one is gone
+    parent: int = 0  # that process, which may be gone before this one reads a line; 0: unknown
 
 
 def serve(link_path: Path, address: Address, settings: ConsoleSettings) -> None:
     """Serve until SIGTERM, SIGINT or the parent's end. Raises OSError when the port is taken."""
+    address = replace(address, parent=address.parent or os.getppid())
+    if _is_left_alone(address):
+        return
     listening = listen(address.host, address.port)
     config = server_config(build_app(LinkClient(link_path), settings), deflate=settings.deflate)
     asyncio.run(_run(uvicorn.Server(config), listening, address))
@@ -98,16 +102,19 @@ async def _run(server: uvicorn.Server, listening: socket.socket, address: Addres
 
 
 async def _watch(server: uvicorn.Server, listening: socket.socket, address: Address) -> None:
-    parent = os.getppid()
     while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
         await asyncio.sleep(0.01)
     url = url_of(address.host, listening)
     log.info("console at %s", url)
     sys.stdout.write(url + "\n")
     sys.stdout.flush()
-    while not address.stay and parent > 1:
+    while not _is_left_alone(address):  # noqa: ASYNC110 - the system offers no event
         await asyncio.sleep(PARENT_CHECK_S)
-        if os.getppid() != parent:
-            log.warning("the parent process is gone: ending")
-            server.should_exit = True
-            return
+    server.should_exit = True
+
+
+def _is_left_alone(address: Address) -> bool:
+    if address.stay or address.parent <= 1 or os.getppid() == address.parent:
+        return False
+    log.warning("the parent process is gone: ending")
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,8 +42,9 @@ class WebProcess:
             "-m",
             "gateway.console",
             *("--link", str(self.link_path), "--host", self.host, "--port", str(self.port)),
+            *("--parent", str(os.getpid())),
             *self.options,
-            stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for us; the child is told by us
         )

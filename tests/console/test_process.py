@@ -99,6 +99,18 @@ async def test_it_ends_with_the_process_that_started_it(link_path):
             await asyncio.sleep(0.05)
 
 
+async def test_started_by_a_process_that_is_gone_already_it_never_takes_the_port(link_path):
+    """The core may be killed while the console still imports; it asks who its parent is too late
+    then, and would hold the port of the next one for ever."""
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    async with web(link_path, "--parent", str(gone.pid)) as (process, line):
+        assert line == ""
+        _, log = await process.communicate()
+        assert process.returncode == 0
+        assert "the parent process is gone" in log.decode()
+
+
 def _runs(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
