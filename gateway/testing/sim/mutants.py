@@ -250,7 +250,7 @@ MUTANTS = (
     ),
     Mutant(
         "what was told stays told", Judge, "_stand_by_the_word", _says_nothing,
-        ("kill", "partition", "kill"), seed=271,
+        ("kill", "partition", "kill"), seed=378,
     ),
     Mutant(
         "a start that fails skips no number", JournalDatabase, "close", _take_the_log_away,
