@@ -27,6 +27,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -66,6 +67,7 @@ _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ: a file cut off
 _REFUSED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
 """Nothing is wrong with the disk."""
 _FULL_BELOW_BYTES = 1024 * 1024
+_WORK = "salvage-"  # folders a rescue works in
 _SUM_SIZE = 16
 
 _SCHEMA = (
@@ -156,6 +158,8 @@ class JournalDatabase:
 
         Raises: StorageFault if the disk refuses.
         """
+        for left in self._directory.glob(f"{_WORK}*"):  # of a rescue that was killed
+            shutil.rmtree(left, ignore_errors=True)
         log, has_log = self._read_log(), self._log.exists()
         try:
             self._connect()
@@ -515,7 +519,7 @@ class JournalDatabase:
             files = [file for file in (self._path, wal) if file.exists()]
             self.damage.quarantined += quarantine(files, self._directory / "quarantine")
             self.damage.note(why, files=1)
-            with tempfile.TemporaryDirectory(dir=self._directory, prefix="salvage-") as work:
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix=_WORK) as work:
                 fresh = Path(work) / "fresh.db"
                 with contextlib.closing(_connection(fresh)) as db:
                     _create(db)
@@ -584,11 +588,19 @@ class JournalDatabase:
 
     @property
     def has_reserve(self) -> bool:
-        return self._reserve.exists()
+        return self._reserve_size() > 0  # a start that was killed may leave an empty file
+
+    def _reserve_size(self) -> int:
+        try:
+            return self._reserve.stat().st_size
+        except OSError:
+            return 0
 
     def resize_reserve(self, size: int) -> None:
-        self._give_up_reserve()
         self.reserve_bytes = size
+        if self._reserve_size() == size:
+            return
+        self._give_up_reserve()
         self.fill_reserve()
 
     def fill_reserve(self) -> None:

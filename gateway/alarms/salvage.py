@@ -12,6 +12,7 @@ Not here: what to do with the rows (journal.py).
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import shutil
 import sqlite3
 from dataclasses import dataclass, field
@@ -42,18 +43,30 @@ class Salvaged:
 
 
 def quarantine(files: list[Path], directory: Path) -> list[Path]:
-    """Copy `files` into `directory` under names not used before."""
+    """Copy `files` into `directory` under names not used before. What lies there already, because
+    an earlier start did not come to the end of its rescue, is not copied again."""
     directory.mkdir(mode=0o700, exist_ok=True)
+    files = [path for path in files if path.exists()]
     number = 1
-    while any((directory / f"{number:04d}-{path.name}").exists() for path in files):
+    while files:
+        there = [directory / f"{number:04d}-{path.name}" for path in files]
+        if not any(path.exists() for path in there):
+            break
+        if all(map(_is_same, files, there)):
+            return there
         number += 1
     kept = []
     for path in files:
-        if path.exists():
-            target = directory / f"{number:04d}-{path.name}"
-            shutil.copyfile(path, target)
-            kept.append(target)
+        target = directory / f"{number:04d}-{path.name}"
+        part = directory / f"{path.name}.part"  # of a start that was killed: copied over
+        shutil.copyfile(path, part)
+        part.replace(target)
+        kept.append(target)
     return kept
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return other.exists() and filecmp.cmp(path, other, shallow=False)
 
 
 def salvage(damaged: Path, fresh: Path, work: Path) -> Salvaged:

@@ -96,7 +96,8 @@ class AlarmSink(Protocol):
     async def snapshot(
         self, alarms: Sequence[Alarm], *, head_gseq: int = 0, unrecorded: Collection[str] = ()
     ) -> None:
-        """The standing state of every alarm, after a connection is (re)made: retained topics.
+        """The standing state of every alarm, most urgent first, after a connection is (re)made:
+        retained topics.
 
         What events up to `head_gseq` did is in it, so their rows are older and are not to be shown
         again. `unrecorded`: keys of alarms that stand as well, but what they are now is not in the

@@ -77,8 +77,8 @@ VERDICTS_MAX = 20_000  # judged and not lived through: beyond it nothing more is
 UNFINISHED_MAX_S = 15.0  # without a moment in which a checkpoint could be taken
 SOONER_MAX = 16
 """The first checkpoint after a start comes so many times sooner than others do, the next ones at
-twice the distance each: power that comes and goes every second must not leave more to be judged
-again each time (engineering)."""
+twice the distance each; and so much sooner reading stops for one to be possible. Power that comes
+and goes every second must not leave more to be judged again each time (engineering)."""
 
 
 @dataclass
@@ -134,6 +134,7 @@ class Judge:
     _is_whole: bool = field(default=True, init=False)  # nothing is judged and not recorded
     _whole_s: float = field(default=0.0, init=False)  # when that was so
     _ticked_s: float = field(default=0.0, init=False)
+    _sooner: int = field(default=1, init=False)  # than later on a checkpoint is taken
     _failed: bool = field(default=False, init=False)
     _poison: Poison | None = field(default=None, init=False)
     _exchanging: Exchanging = field(default_factory=Exchanging, init=False)
@@ -226,15 +227,17 @@ class Judge:
             await self.restore()
             self._failed = False
         self.status("judging")
-        interval_s = self.checkpoint_interval_s / SOONER_MAX
-        next_checkpoint_s = self.monotonic_s() + interval_s
+        self._sooner = SOONER_MAX
+        next_checkpoint_s = self.monotonic_s() + self.checkpoint_interval_s / self._sooner
         try:
             while True:
                 await self._step()
                 if self.monotonic_s() >= next_checkpoint_s:
-                    await self.checkpoint()
-                    interval_s = min(2 * interval_s, self.checkpoint_interval_s)
-                    next_checkpoint_s = self.monotonic_s() + interval_s
+                    if await self.checkpoint():
+                        self._sooner = max(1, self._sooner // 2)
+                    next_checkpoint_s = (
+                        self.monotonic_s() + self.checkpoint_interval_s / self._sooner
+                    )
         except asyncio.CancelledError:
             await self.checkpoint()
             raise
@@ -289,7 +292,8 @@ class Judge:
         """Whether more may be judged: not too much waits, and not for too long."""
         waits = self.verdicts.count
         unfinished_s = self.monotonic_s() - self._whole_s
-        return not waits or (waits < VERDICTS_MAX and unfinished_s < UNFINISHED_MAX_S)
+        may_wait_s = UNFINISHED_MAX_S / self._sooner
+        return not waits or (waits < VERDICTS_MAX and unfinished_s < may_wait_s)
 
     async def _tick(self) -> None:
         """What time alone does; in a flood not between any two pieces."""
@@ -688,15 +692,15 @@ class Judge:
     def _since_ns(batch: Batch) -> int:
         return int(batch.received_time_ns.max()) if len(batch) else 0
 
-    async def checkpoint(self) -> None:
+    async def checkpoint(self) -> bool:
         """Save the core's state with its offset, then let the spool forget the rows before it.
-        Nothing is saved in the middle of a chunk."""
+        False in the middle of a chunk, and while an event waits for the journal: not the moment."""
         async with self._lock:
             offset = self._done
             if not self._is_whole or not await self.recorder.flush(only_if_due=True):
-                return  # what it would let go of makes the events that wait for the journal
+                return False  # what it would let go of makes the events that wait for the journal
             if offset == self._saved_at:
-                return
+                return True
             arrays: dict[str, np.ndarray[Any, Any]] = self.rules.save()
             try:
                 await to_the_end(self.journal.save_checkpoint, offset, arrays)
@@ -704,8 +708,9 @@ class Judge:
             except StorageFault as error:
                 self.counters.count("checkpoint_fault")
                 log.warning("rule state not saved, will try again: %s", error)
-                return
+                return True  # no sooner
             self._saved_at = offset
+            return True
 
 
 def by_time(conditions: Conditions) -> Iterator[tuple[int, Conditions]]:

@@ -5,8 +5,9 @@ Alarm events are told in the order of the journal, except where a sink is behind
 about alarms that have an event of priority 1 waiting goes first. The order of one alarm's events is
 never changed. While a flood is being recorded only those are told, and the rest once it is on
 record, or after `HOLD_MAX_S`: telling and recording share a processor, and the record comes first.
-A connection begins with the newest state of every alarm, so what stands is right at once, however
-long the backlog of events behind it; a state never goes back in time.
+A connection begins with the newest state of every alarm, the most urgent first (ten thousand take a
+slow link a minute), so what stands is right at once, however long the backlog of events behind it;
+a state never goes back in time.
 
 Not here: samples (deliver.py).
 """
@@ -22,7 +23,7 @@ from typing import Any
 from gateway.alarms.journal import Journal, JournalCursor
 from gateway.contract.adapter import Counters, LinkStatus
 from gateway.contract.sink import AlarmSink
-from gateway.model.alarm import Alarm, AlarmEvent
+from gateway.model.alarm import Alarm, AlarmEvent, AlarmState
 from gateway.model.rule import Priority
 from gateway.runtime.clock import NowNs
 from gateway.runtime.latency import LatencyMeter
@@ -87,7 +88,8 @@ class AlarmDelivery:
 
     async def _snapshot(self) -> None:
         head, unrecorded = self.journal.head, self.unrecorded()  # both before what stands
-        await self.sink.snapshot(self.standing(), head_gseq=head, unrecorded=unrecorded)
+        rows = sorted(self.standing(), key=_urgency)
+        await self.sink.snapshot(rows, head_gseq=head, unrecorded=unrecorded)
 
     async def _tell(self) -> bool:
         """One chunk of events, if there are any."""
@@ -157,3 +159,8 @@ class AlarmDelivery:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+
+def _urgency(row: Alarm) -> tuple[bool, int, int]:
+    """What stands before what does not, then by priority, the newest first."""
+    return (row.state is AlarmState.NORMAL, row.priority, -row.gseq)

@@ -294,6 +294,20 @@ def test_the_reserve_is_given_up_for_alarms_and_taken_again_when_there_is_room(
     journal.close()
 
 
+@pytest.mark.parametrize("left", [0, 50_000, 100_000])
+def test_a_reserve_left_by_a_start_that_was_killed_is_filled_and_one_of_its_size_is_kept(
+    tmp_path: Path, left: int
+) -> None:
+    reserve = tmp_path / "reserve"
+    reserve.write_bytes(bytes(left))
+    number = reserve.stat().st_ino
+    journal = Journal.open(tmp_path, reserve_bytes=200_000)
+    journal.keep_reserve(100_000)
+    assert (journal.has_reserve, reserve.stat().st_size) == (True, 100_000)
+    assert left != 100_000 or reserve.stat().st_ino == number
+    journal.close()
+
+
 FULL_DISK = """
 import sys
 from pathlib import Path

@@ -4,6 +4,8 @@ import contextlib
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -264,6 +266,47 @@ def test_a_destroyed_first_page_costs_no_event_at_all(where: Path) -> None:
     journal = check_usable(where)
     assert len(journal.read(0, 1000)) == COUNT + 1
     journal.close()
+
+
+KILLED_IN_A_RESCUE = """
+import os, sys
+from pathlib import Path
+from gateway.alarms import database
+from gateway.alarms.journal import Journal
+
+database.salvage = lambda *_: os._exit(9)
+Journal.open(Path(sys.argv[1]), reserve_bytes=0)
+"""
+
+
+def test_a_rescue_that_is_killed_again_and_again_keeps_one_copy_and_leaves_nothing(
+    where: Path,
+) -> None:
+    overwrite(where / DATABASE, 0, bytes(4096))
+    damaged = (where / DATABASE).read_bytes()
+    (where / "quarantine").mkdir()
+    (where / "quarantine" / f"{DATABASE}.part").write_bytes(b"of a copy that was killed")
+    for _ in range(3):
+        ended = subprocess.run(
+            [sys.executable, "-c", KILLED_IN_A_RESCUE, str(where)], check=False, timeout=60
+        )
+        assert ended.returncode == 9
+    journal = Journal.open(where, reserve_bytes=0)
+    assert len(journal.read(0, 1000)) == COUNT
+    (kept,) = (where / "quarantine").iterdir()
+    assert journal.damage.quarantined == [kept]
+    assert kept.read_bytes() == damaged
+    assert not list(where.glob("salvage-*"))
+    journal.close()
+
+
+def test_a_checkpoint_that_stays_damaged_is_copied_once(where: Path) -> None:
+    overwrite(where / "checkpoint-0", 50, b"?")
+    for _ in range(3):
+        journal = Journal.open(where, reserve_bytes=0)
+        assert [path.name for path in journal.damage.quarantined] == ["0001-checkpoint-0"]
+        journal.close()
+    assert len(list((where / "quarantine").iterdir())) == 1
 
 
 def test_what_happened_is_told_by_the_journal_that_was_opened(where: Path) -> None:

@@ -74,3 +74,22 @@ async def test_power_that_comes_and_goes_leaves_no_more_to_be_judged_again_each_
             await _lives(house, INTERVAL_S / 10, steps=20)  # too short for a checkpoint as before
     assert left[0] == 0
     assert max(left[1:]) <= 20, "what one life took in at most"
+
+
+async def test_where_none_can_be_taken_the_next_is_tried_as_soon(tmp_path) -> None:
+    """While a flood is being recorded; the disk that refuses one is not asked more often."""
+    house, asked = House(tmp_path), []
+    house.life = 0
+    async with house.open():
+        whole = iter([False, False, False, True, True, True])
+
+        async def checkpoint() -> bool:
+            asked.append(house.judge.monotonic_s())
+            return next(whole, True)
+
+        house.judge.checkpoint = checkpoint
+        await _lives(house, INTERVAL_S)
+    first = INTERVAL_S / SOONER_MAX
+    distances = [b - a for a, b in zip([0.0, *asked], asked, strict=False)]
+    wanted = [first, first, first, first, 2 * first, 4 * first]
+    assert distances[: len(wanted)] == pytest.approx(wanted, abs=2 * INTERVAL_S / 400)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.alarms.journal import Journal
+from gateway.model.alarm import AlarmState
 from gateway.model.errors import Unavailable
 from gateway.model.rule import Priority
 from gateway.runtime.counters import CounterTable, StatusCell
@@ -40,6 +41,7 @@ class Channel:
 
     async def snapshot(self, alarms, *, head_gseq=0, unrecorded=()) -> None:
         self.snapshots += 1
+        self.shown = [alarm.alarm_key for alarm in alarms]
 
     async def heartbeat(self, status) -> None:
         self.beats += 1
@@ -259,6 +261,32 @@ async def test_a_flood_without_end_is_told_all_the_same(tmp_path, monkeypatch) -
     async with asyncio.timeout(10):
         await channel.quiet.wait()
     assert channel.told == [1, 2, 3, 4, 5]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    journal.close()
+
+
+ROWS = [  # key, state, priority, gseq
+    ("a", AlarmState.NORMAL, Priority.CRITICAL, 90),
+    ("b", AlarmState.UNACKNOWLEDGED, Priority.LOW, 80),
+    ("c", AlarmState.UNACKNOWLEDGED, Priority.CRITICAL, 10),
+    ("d", AlarmState.ACKNOWLEDGED, Priority.CRITICAL, 20),
+    ("e", AlarmState.NORMAL, Priority.LOW, 30),
+]
+
+
+async def test_a_connection_begins_with_what_stands_and_is_most_urgent(tmp_path) -> None:
+    journal, channel = Journal.open(tmp_path), Channel()
+    delivery = teller(journal, channel)
+    row = events(1)[0].alarm
+    delivery.standing = lambda: [
+        replace(row, alarm_key=key, state=state, priority=priority, gseq=gseq)
+        for key, state, priority, gseq in ROWS
+    ]
+    task = asyncio.create_task(delivery.run())
+    async with asyncio.timeout(10):
+        await channel.quiet.wait()
+    assert channel.shown == ["d", "c", "b", "a", "e"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     journal.close()
