@@ -18,6 +18,7 @@ _IN_START_SHARE = 0.15  # of the kills, so many hit it while it starts
 _CONNECT_S = 2.0
 _COLD_EVERY = 10  # every so many starts it is the whole program from the beginning
 EVALUATES_S = 5.0
+TEN = 10  # starts: do the last ones take longer than the first
 
 
 async def kill_minus_nine(run: Run) -> None:
@@ -61,12 +62,16 @@ async def kill_minus_nine(run: Run) -> None:
     slow = [s for s in evaluated_s if s > limit_s]
     found.require(not slow, f"{len(slow)} starts evaluated later than {limit_s:g} s: {slow[:3]}")
     found.require(bool(evaluated_s), "no start was timed")
+    first_s, last_s = (
+        evidence.percentile(sorted(part), 50) for part in (evaluated_s[:TEN], evaluated_s[-TEN:])
+    )
     evaluated_s.sort()
     p50, slowest = (evidence.percentile(evaluated_s, percent) for percent in (50, 100))
     found.figure(
         f"{done} kills of {cycles}; over the other wires {len(wires.ledger.promised)} promised, "
         f"{len(lost)} lost; {len(acknowledged)} acks, {len(gone)} gone; start to first alarm heard "
-        f"p50 {p50:.2f} max {slowest:.2f} s"
+        f"p50 {p50:.2f} max {slowest:.2f} s, p50 of the first {TEN} {first_s:.2f}, of the last "
+        f"{TEN} {last_s:.2f} s"
     )
 
 
