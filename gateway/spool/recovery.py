@@ -91,7 +91,7 @@ def recover(
     present = [each for each in found if each is not None]
     spool_id = state.spool_id or named or _most_common(present)
     ours = _only_ours(present, spool_id, catalog, quarantine)
-    ours.sort(key=lambda each: (each.first, first_of_name(each.path) != each.first))
+    ours.sort(key=lambda each: (each.first, _is_misnamed(each)))
     ours = [each for each in ours if not _removed_as_empty(each, disk)]
     ours = _without_duplicates(ours, catalog, quarantine)
     for before, after in itertools.pairwise(ours):
@@ -278,12 +278,15 @@ def _without_duplicates(
     found: list[Found], catalog: Catalog, quarantine: Quarantine
 ) -> list[Found]:
     """One file for each first row: the whole one, else the one with the right name. And no damaged
-    one whose every record stands in a whole one."""
+    one whose every record stands in a whole one; nor, if its name is not that of its first row
+    either, in one that is named so: it may be another spool's, and would cut ours short."""
     kept: list[Found] = []
     whole = [(each.first, each.end) for each in found if not each.damaged and each.end is not None]
+    named = [(each.first, each.end or each.found_end) for each in found if not _is_misnamed(each)]
     for each in found:
+        others = [*whole, *named] if _is_misnamed(each) else whole
         if each.meta is None and any(
-            first <= each.first and each.found_end <= end for first, end in whole
+            first <= each.first and each.found_end <= end for first, end in others
         ):
             _put_aside(each.path, catalog, quarantine)
             continue
@@ -295,6 +298,10 @@ def _without_duplicates(
         else:
             kept.append(each)
     return kept
+
+
+def _is_misnamed(found: Found) -> bool:
+    return first_of_name(found.path) != found.first
 
 
 def _settle_end(before: Found, after: Found) -> None:

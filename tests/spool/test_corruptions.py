@@ -273,7 +273,10 @@ class Harm:
             path.write_bytes(self.rng.randbytes(path.stat().st_size))
 
 
-FOUND = [(11, 1002)]  # a flipped bit in the schema: a record numbered by no number
+FOUND = [
+    (11, 1002),  # a flipped bit in the schema: a record numbered by no number
+    (31, 4115),  # another spool's file, too damaged to say whose it is, cut ours short
+]
 KINDS = (
     *(Harm.bits, Harm.bits, Harm.page, Harm.page, Harm.truncated, Harm.grown, Harm.missing),
     *(Harm.log_missing, Harm.swapped, Harm.duplicated, Harm.stranger, Harm.positions, Harm.index),
