@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from gateway.alarms.journal import Journal, JournalCursor
+from gateway.api.wire import urgency
 from gateway.contract.adapter import Counters, LinkStatus
 from gateway.contract.sink import AlarmSink
 from gateway.model.alarm import Alarm, AlarmEvent, AlarmState
@@ -88,7 +89,7 @@ class AlarmDelivery:
 
     async def _snapshot(self) -> None:
         head, unrecorded = self.journal.head, self.unrecorded()  # both before what stands
-        rows = sorted(self.standing(), key=_urgency)
+        rows = sorted(self.standing(), key=lambda a: (a.state is AlarmState.NORMAL, urgency(a)))
         await self.sink.snapshot(rows, head_gseq=head, unrecorded=unrecorded)
 
     async def _tell(self) -> bool:
@@ -159,8 +160,3 @@ class AlarmDelivery:
                 await self._wake.wait()
         except TimeoutError:
             return
-
-
-def _urgency(row: Alarm) -> tuple[bool, int, int]:
-    """What stands before what does not, then by priority, the newest first."""
-    return (row.state is AlarmState.NORMAL, row.priority, -row.gseq)

@@ -4,11 +4,13 @@ judged again each time."""
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from test_judge import House
 
-from gateway.runtime.judge import SOONER_MAX
+from gateway.model.errors import StorageFault
+from gateway.runtime.judge import SOONER_MAX, UNFINISHED_MAX_S
 
 INTERVAL_S = 1000.0  # of House
 
@@ -77,7 +79,7 @@ async def test_power_that_comes_and_goes_leaves_no_more_to_be_judged_again_each_
 
 
 async def test_where_none_can_be_taken_the_next_is_tried_as_soon(tmp_path) -> None:
-    """While a flood is being recorded; the disk that refuses one is not asked more often."""
+    """As while a flood is being recorded."""
     house, asked = House(tmp_path), []
     house.life = 0
     async with house.open():
@@ -93,3 +95,35 @@ async def test_where_none_can_be_taken_the_next_is_tried_as_soon(tmp_path) -> No
     distances = [b - a for a, b in zip([0.0, *asked], asked, strict=False)]
     wanted = [first, first, first, first, 2 * first, 4 * first]
     assert distances[: len(wanted)] == pytest.approx(wanted, abs=2 * INTERVAL_S / 400)
+
+
+@pytest.mark.parametrize(("sooner", "waited_s", "has_room"), [
+    (1, UNFINISHED_MAX_S - 0.1, True),
+    (1, UNFINISHED_MAX_S + 0.1, False),
+    (SOONER_MAX, UNFINISHED_MAX_S / SOONER_MAX - 0.1, True),
+    (SOONER_MAX, UNFINISHED_MAX_S / SOONER_MAX + 0.1, False),
+])  # fmt: skip
+async def test_reading_stops_as_much_sooner_for_one_to_be_possible(
+    tmp_path, sooner, waited_s, has_room
+) -> None:
+    house = House(tmp_path)
+    async with house.open():
+        judge = house.judge
+        judge.verdicts = SimpleNamespace(count=1)
+        judge.monotonic_s = lambda: judge._whole_s + waited_s
+        judge._sooner = sooner
+        assert judge._has_room() is has_room
+
+
+async def test_a_disk_that_refuses_one_is_not_asked_sooner(tmp_path) -> None:
+    house = House(tmp_path)
+    async with house.open():
+        await house.send([("g1", 0.5, 1)])
+        await house.judge_all(save=False)
+        del house.judge.checkpoint  # the real one again
+
+        def refuses(*_) -> None:
+            raise StorageFault("no room")
+
+        house.journal.save_checkpoint = refuses
+        assert await house.judge.checkpoint() is True

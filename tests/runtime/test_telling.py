@@ -266,12 +266,12 @@ async def test_a_flood_without_end_is_told_all_the_same(tmp_path, monkeypatch) -
     journal.close()
 
 
-ROWS = [  # key, state, priority, gseq
-    ("a", AlarmState.NORMAL, Priority.CRITICAL, 90),
-    ("b", AlarmState.UNACKNOWLEDGED, Priority.LOW, 80),
-    ("c", AlarmState.UNACKNOWLEDGED, Priority.CRITICAL, 10),
-    ("d", AlarmState.ACKNOWLEDGED, Priority.CRITICAL, 20),
-    ("e", AlarmState.NORMAL, Priority.LOW, 30),
+ROWS = [  # key, state, priority
+    ("a", AlarmState.NORMAL, Priority.CRITICAL),
+    ("b", AlarmState.UNACKNOWLEDGED, Priority.LOW),
+    ("c", AlarmState.ACKNOWLEDGED, Priority.CRITICAL),
+    ("d", AlarmState.UNACKNOWLEDGED, Priority.CRITICAL),
+    ("e", AlarmState.NORMAL, Priority.LOW),
 ]
 
 
@@ -280,13 +280,19 @@ async def test_a_connection_begins_with_what_stands_and_is_most_urgent(tmp_path)
     delivery = teller(journal, channel)
     row = events(1)[0].alarm
     delivery.standing = lambda: [
-        replace(row, alarm_key=key, state=state, priority=priority, gseq=gseq)
-        for key, state, priority, gseq in ROWS
+        replace(
+            row,
+            alarm_key=key,
+            state=state,
+            priority=priority,
+            acknowledged=state is not AlarmState.UNACKNOWLEDGED,
+        )
+        for key, state, priority in ROWS
     ]
     task = asyncio.create_task(delivery.run())
     async with asyncio.timeout(10):
         await channel.quiet.wait()
-    assert channel.shown == ["d", "c", "b", "a", "e"]
+    assert channel.shown == ["d", "c", "b", "a", "e"], "as the console has them, normal ones last"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     journal.close()
